@@ -1,0 +1,1 @@
+"""The repository in the restic format: formats at the bottom, orchestration on top."""

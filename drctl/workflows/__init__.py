@@ -1,0 +1,1 @@
+"""Workflows: one file per thing drctl does, over ports and the repository."""
