@@ -1,0 +1,149 @@
+"""Where each blob lies: the union of all index files in one compact table, and their JSON.
+
+Invariant: the table holds 56 bytes a blob or a little more, whatever the repository's size, and
+forked workers share it (its buffers hold no Python objects). A blob listed twice keeps its first
+place; `duplicates` tells prune and check.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from drctl.errors import CorruptError
+from drctl.repository.ids import parse_id
+from drctl.repository.pack import BlobType, PackedBlob
+
+_ENTRY = struct.Struct("<32sIIII")  # id, pack number (top bit: tree), offset, length, raw length
+_TREE_BIT = 1 << 31
+_EMPTY = 0xFFFFFFFF
+_FIRST_SLOTS = 1 << 10
+BLOBS_PER_INDEX = 50_000
+
+
+class BlobTable:
+    """A hash table of fixed-size records: slots of 4 bytes pointing into records of 48 bytes."""
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+        self._count = 0
+        self._slots = array("I", [_EMPTY]) * _FIRST_SLOTS
+        self._packs: list[bytes] = []
+        self._pack_numbers: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, identifier: bytes) -> bool:
+        return self._find(identifier) >= 0
+
+    @property
+    def packs(self) -> list[bytes]:
+        """Ids of all packs that were added."""
+        return self._packs
+
+    def add_pack(self, pack: bytes, blobs: Iterable[PackedBlob]) -> int:
+        """Record a pack's blobs; returns how many of them were in the table already."""
+        number = self._pack_numbers.get(pack)
+        if number is None:
+            number = self._pack_numbers[pack] = len(self._packs)
+            self._packs.append(pack)
+        duplicates = 0
+        for blob in blobs:
+            duplicates += not self._add(number, blob)
+        return duplicates
+
+    def get(self, identifier: bytes) -> tuple[bytes, PackedBlob] | None:
+        """The pack and the blob's place in it; None when unknown."""
+        at = self._find(identifier)
+        return self._record(at) if at >= 0 else None
+
+    def __iter__(self) -> Iterator[tuple[bytes, PackedBlob]]:
+        return map(self._record, range(self._count))
+
+    def _record(self, at: int) -> tuple[bytes, PackedBlob]:
+        identifier, pack, offset, length, raw_length = _ENTRY.unpack_from(self._records, at * _ENTRY.size)
+        kind = BlobType.TREE if pack & _TREE_BIT else BlobType.DATA
+        blob = PackedBlob(identifier, kind, offset, length, raw_length)
+        return self._packs[pack & ~_TREE_BIT], blob
+
+    def _find(self, identifier: bytes) -> int:
+        slots, records = self._slots, self._records
+        mask = len(slots) - 1
+        slot = int.from_bytes(identifier[:8], "little") & mask
+        while (at := slots[slot]) != _EMPTY:
+            start = at * 48
+            if records[start : start + 32] == identifier:
+                return at
+            slot = (slot + 1) & mask
+        return -1 - slot
+
+    def _add(self, pack_number: int, blob: PackedBlob) -> bool:
+        if self._count * 3 >= len(self._slots) * 2:
+            self._grow()
+        found = self._find(blob.id)
+        if found >= 0:
+            return False
+        self._slots[-1 - found] = self._count
+        pack = pack_number | (_TREE_BIT if blob.type is BlobType.TREE else 0)
+        self._records += _ENTRY.pack(blob.id, pack, blob.offset, blob.length, blob.raw_length)
+        self._count += 1
+        return True
+
+    def _grow(self) -> None:
+        size = len(self._slots) * 2
+        slots = self._slots = array("I", [_EMPTY]) * size
+        mask, records = size - 1, self._records
+        for at in range(self._count):
+            slot = int.from_bytes(records[at * 48 : at * 48 + 8], "little") & mask
+            while slots[slot] != _EMPTY:
+                slot = (slot + 1) & mask
+            slots[slot] = at
+
+
+def encode_index(packs: Iterable[tuple[bytes, list[PackedBlob]]]) -> bytes:
+    """An index file's JSON."""
+    return orjson.dumps(
+        {
+            "packs": [
+                {"id": pack.hex(), "blobs": [_encode_blob(blob) for blob in blobs]} for pack, blobs in packs
+            ]
+        }
+    )
+
+
+def _encode_blob(blob: PackedBlob) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "id": blob.id.hex(),
+        "type": blob.type.word,
+        "offset": blob.offset,
+        "length": blob.length,
+    }
+    if blob.raw_length:
+        fields["uncompressed_length"] = blob.raw_length
+    return fields
+
+
+def decode_index(json: bytes, where: str) -> Iterator[tuple[bytes, list[PackedBlob]]]:
+    """Packs with their blobs; CorruptError naming `where`. Version 1's bare list is read too."""
+    try:
+        raw = orjson.loads(json)
+        packs = raw if isinstance(raw, list) else raw["packs"] or []
+        for pack in packs:
+            yield parse_id(pack["id"], where), [_decode_blob(blob, where) for blob in pack["blobs"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise CorruptError(f"{where}: malformed index: {exc}") from exc
+
+
+_TYPES = {"data": BlobType.DATA, "tree": BlobType.TREE}
+
+
+def _decode_blob(raw: dict[str, object], where: str) -> PackedBlob:
+    offset, length, raw_length = raw["offset"], raw["length"], raw.get("uncompressed_length", 0)
+    for number in (offset, length, raw_length):
+        if type(number) is not int or not 0 <= number < 2**32:
+            raise CorruptError(f"{where}: blob length or offset out of range: {number!r}")
+    return PackedBlob(parse_id(raw["id"], where), _TYPES[str(raw["type"])], offset, length, raw_length)  # type: ignore[arg-type]
