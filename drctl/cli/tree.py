@@ -1,0 +1,62 @@
+"""The command tree as a table: what exists, in the order in which it is taught.
+
+Invariant: only commands that exist stand here; `--help` is rendered from this table alone, so
+no command's module is imported for it. Adding a command is one line in COMMANDS.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from drctl.cli.lazy import LazyGroup
+
+
+class Leaf(NamedTuple):
+    """One command: its words, where its click command lies (`module:attribute`), one line of help."""
+
+    words: str
+    target: str
+    help: str
+
+
+# group -> one line of help; a group without a command below is not shown
+GROUPS = {
+    "plan": "Check and show the plan file",
+    "backup": "Take backups and look into them",
+    "snapshot": "Protect single snapshots from deletion",
+    "retention": "Decide what is deleted, show why, and do it",
+    "repo": "Look after repositories: check, prune, copy, keys",
+}
+
+COMMANDS = (
+    Leaf("completion", "drctl.cli.completion:completion", "Print a completion script for bash, zsh or fish"),
+)
+
+# heading -> first words of the commands under it, in the order a newcomer meets them
+SECTIONS = {
+    "Start": ("init", "plan"),
+    "Back up and restore": ("backup", "restore"),
+    "Keep and delete": ("snapshot", "retention"),
+    "Repositories": ("repo",),
+    "This program": ("completion",),
+}
+
+EXAMPLES = (
+    ("drctl init", "write a plan for this machine, make its repository and key"),
+    ("drctl backup run", "back up every service of the plan"),
+    ("drctl backup list", "the snapshots there are"),
+    ("drctl restore SNAPSHOT --target DIR", "get everything back"),
+    ("drctl retention plan", "what would be deleted, and why"),
+)
+
+ABOUT = """Continuity as code: a plan file says what was promised; drctl performs and proves it.
+
+Flags win over DRCTL_* environment variables, and these over the plan file. Data goes to
+standard output, messages go to standard error."""
+
+
+def root() -> LazyGroup:
+    """The whole command tree, nothing of it imported yet."""
+    from drctl.cli.lazy import build_root
+
+    return build_root(COMMANDS, GROUPS, SECTIONS, EXAMPLES, ABOUT)
