@@ -33,7 +33,8 @@ class StoredFile:
 class Storage(Protocol):
     """Where a repository's files lie: a flat map from keys (`data/ab/abcd...`) to bytes.
 
-    Keys are relative, `/`-separated, of `[a-z0-9_.-]` segments; anything else is a StorageError.
+    Keys are relative, `/`-separated, of `[a-z0-9_.-]` segments that start with no dot; anything else
+    is a StorageError.
     Safe to use from several threads. Instances can be pickled and forked: a copy in another
     process opens its own connections. Errors: AbsentError, AlreadyExistsError, StorageError
     (for good: full, denied), UnreachableError (may pass: no answer, 503, reset, timeout).
