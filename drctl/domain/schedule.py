@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
+from drctl.domain.calendar_buckets import zone_named
 from drctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def worst_interval(cron: str, time_zone: str) -> timedelta:
     name): 25 h for `0 3 * * *` in Europe/Berlin, whose October has a day of 25 hours.
 
     UsageError for what is no cron expression, never fires, or no zone."""
-    zone = _zone(time_zone)
+    zone = zone_named(time_zone)
     wall_clock = _WallClock(_parsed(cron, zone), zone, once_a_day=_has_fixed_hour(cron))
     return max(chain(wall_clock.gaps_over_midnight(), wall_clock.gaps_within_days()))
 
@@ -112,7 +113,7 @@ def _has_fixed_hour(cron: str) -> bool:
 
 
 def _parsed(cron: str, zone: ZoneInfo) -> croniter:
-    from croniter import CroniterBadDateError, CroniterError, croniter  # noqa: PLC0415  70 ms
+    from croniter import CroniterBadDateError, CroniterError, croniter
 
     try:
         firings = croniter(cron, _FROM.replace(tzinfo=zone))
@@ -124,12 +125,3 @@ def _parsed(cron: str, zone: ZoneInfo) -> croniter:
             f"not a cron expression: {cron!r}", hint="for example 0 2 * * *: daily at 02:00"
         ) from exc
     return firings
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise UsageError(
-            f"no such time zone: {name!r}", hint="use an IANA name, for example Europe/Berlin"
-        ) from exc
