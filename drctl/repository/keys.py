@@ -42,9 +42,10 @@ class KeyFile:
         except CorruptError:
             return None
         try:
-            return SealingKey.from_json(orjson.loads(plain), where)
-        except orjson.JSONDecodeError as exc:
-            raise CorruptError(f"{where}: the master key in it is malformed") from exc
+            fields = orjson.loads(plain)
+        except orjson.JSONDecodeError:
+            fields = None  # not raised from here: the decoder's error carries the plaintext
+        return SealingKey.from_json(fields, where)
 
 
 def _password_bytes(password: Secret) -> bytes:
