@@ -14,9 +14,8 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards, those a suspended machine slept included: a lock ages
-        meanwhile."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        """Seconds that never run backwards."""
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait at least that long."""

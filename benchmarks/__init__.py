@@ -1,0 +1,1 @@
+"""Side-by-side measurements against peers: figures for people, never timed tests."""
