@@ -30,7 +30,7 @@ class FastCdcCutter:
     """FastCDC 2020: min 512 KiB, about 1.5 MiB on average, max 8 MiB."""
 
     def __init__(self) -> None:
-        from pyfastcdc import FastCDC  # noqa: PLC0415 - 20 ms that an unchanged rescan never needs
+        from pyfastcdc import FastCDC  # 20 ms that an unchanged rescan never needs
 
         self._fastcdc = FastCDC(_AVERAGE, min_size=MIN_CHUNK, max_size=MAX_CHUNK)
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from drctl.errors import CorruptError
 from drctl.ports import Buffer
+from drctl.repository.fields import mapping, text
 
 IV_LENGTH = 16
 TAG_LENGTH = 16
@@ -58,13 +59,19 @@ class SealingKey:
     def from_json(cls, value: object, where: str) -> SealingKey:
         """CorruptError naming `where` unless all parts are there with their lengths."""
         try:
+            fields = mapping(value)
+            mac = mapping(fields["mac"])
             key = cls(
-                base64.b64decode(value["encrypt"], validate=True),  # type: ignore[index]
-                base64.b64decode(value["mac"]["k"], validate=True),  # type: ignore[index]
-                base64.b64decode(value["mac"]["r"], validate=True),  # type: ignore[index]
+                *(
+                    base64.b64decode(text(part), validate=True)
+                    for part in (fields["encrypt"], mac["k"], mac["r"])
+                )
             )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise CorruptError(f"{where}: the master key in it is malformed") from exc
+        except (KeyError, TypeError, ValueError):
+            key = None
+        # outside the handler: the codec's error may quote the key
+        if key is None:
+            raise CorruptError(f"{where}: the master key in it is malformed")
         if (len(key.encrypt), len(key.mac_k), len(key.mac_r)) != (32, 16, 16):
             raise CorruptError(f"{where}: the master key in it has wrong lengths")
         return key

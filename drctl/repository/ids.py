@@ -10,6 +10,7 @@ import re
 
 from drctl.errors import CorruptError
 from drctl.ports import Buffer
+from drctl.repository.fields import brief
 
 ID_LENGTH = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -23,7 +24,7 @@ def hash_of(data: Buffer) -> bytes:
 def parse_id(text: object, where: str) -> bytes:
     """The raw id of 64 lower-case hexadecimal digits; CorruptError naming `where` otherwise."""
     if not isinstance(text, str) or _HEX.fullmatch(text) is None:
-        raise CorruptError(f"{where}: not an id: {str(text)[:80]!r}")
+        raise CorruptError(f"{where}: not an id: {brief(text)}")
     return bytes.fromhex(text)
 
 

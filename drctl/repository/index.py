@@ -1,8 +1,9 @@
 """Where each blob lies: the union of all index files in one compact table, and their JSON.
 
 Invariant: the table holds 56 bytes a blob or a little more, whatever the repository's size, and
-forked workers share it (its buffers hold no Python objects). A blob listed twice keeps its first
-place; `duplicates` tells prune and check.
+forked workers share it (its buffers hold no Python objects). A blob is its id AND its type: a file
+may hold the very bytes of a tree, and restic looks for it among the data blobs. A blob listed twice
+keeps its first place; `add_pack` says how many were.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import orjson
 
 from drctl.errors import CorruptError
+from drctl.repository.fields import UINT32, mapping, number, sequence, text
 from drctl.repository.ids import parse_id
 from drctl.repository.pack import BlobType, PackedBlob
 
@@ -37,8 +39,9 @@ class BlobTable:
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, identifier: bytes) -> bool:
-        return self._find(identifier) >= 0
+    def has(self, identifier: bytes, kind: BlobType) -> bool:
+        """Whether a blob of this id and type is known."""
+        return self._find(identifier, kind) >= 0
 
     @property
     def packs(self) -> list[bytes]:
@@ -56,9 +59,9 @@ class BlobTable:
             duplicates += not self._add(number, blob)
         return duplicates
 
-    def get(self, identifier: bytes) -> tuple[bytes, PackedBlob] | None:
+    def get(self, identifier: bytes, kind: BlobType) -> tuple[bytes, PackedBlob] | None:
         """The pack and the blob's place in it; None when unknown."""
-        at = self._find(identifier)
+        at = self._find(identifier, kind)
         return self._record(at) if at >= 0 else None
 
     def __iter__(self) -> Iterator[tuple[bytes, PackedBlob]]:
@@ -70,13 +73,14 @@ class BlobTable:
         blob = PackedBlob(identifier, kind, offset, length, raw_length)
         return self._packs[pack & ~_TREE_BIT], blob
 
-    def _find(self, identifier: bytes) -> int:
+    def _find(self, identifier: bytes, kind: BlobType) -> int:
         slots, records = self._slots, self._records
         mask = len(slots) - 1
         slot = int.from_bytes(identifier[:8], "little") & mask
         while (at := slots[slot]) != _EMPTY:
             start = at * 48
-            if records[start : start + 32] == identifier:
+            # the type is the top bit of the little-endian pack number
+            if records[start : start + 32] == identifier and records[start + 35] >> 7 == kind:
                 return at
             slot = (slot + 1) & mask
         return -1 - slot
@@ -84,7 +88,7 @@ class BlobTable:
     def _add(self, pack_number: int, blob: PackedBlob) -> bool:
         if self._count * 3 >= len(self._slots) * 2:
             self._grow()
-        found = self._find(blob.id)
+        found = self._find(blob.id, blob.type)
         if found >= 0:
             return False
         self._slots[-1 - found] = self._count
@@ -131,9 +135,10 @@ def decode_index(json: bytes, where: str) -> Iterator[tuple[bytes, list[PackedBl
     """Packs with their blobs; CorruptError naming `where`. Version 1's bare list is read too."""
     try:
         raw = orjson.loads(json)
-        packs = raw if isinstance(raw, list) else raw["packs"] or []
-        for pack in packs:
-            yield parse_id(pack["id"], where), [_decode_blob(blob, where) for blob in pack["blobs"]]
+        for item in sequence(raw if isinstance(raw, list) else mapping(raw)["packs"]):
+            pack = mapping(item)
+            blobs = sequence(pack["blobs"])
+            yield parse_id(pack["id"], where), [_decode_blob(mapping(blob), where) for blob in blobs]
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise CorruptError(f"{where}: malformed index: {exc}") from exc
 
@@ -142,8 +147,10 @@ _TYPES = {"data": BlobType.DATA, "tree": BlobType.TREE}
 
 
 def _decode_blob(raw: dict[str, object], where: str) -> PackedBlob:
-    offset, length, raw_length = raw["offset"], raw["length"], raw.get("uncompressed_length", 0)
-    for number in (offset, length, raw_length):
-        if type(number) is not int or not 0 <= number < 2**32:
-            raise CorruptError(f"{where}: blob length or offset out of range: {number!r}")
-    return PackedBlob(parse_id(raw["id"], where), _TYPES[str(raw["type"])], offset, length, raw_length)  # type: ignore[arg-type]
+    return PackedBlob(
+        parse_id(raw["id"], where),
+        _TYPES[text(raw["type"])],
+        number(raw["offset"], UINT32),
+        number(raw["length"], UINT32),
+        number(raw.get("uncompressed_length", 0), UINT32),
+    )

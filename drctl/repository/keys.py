@@ -14,8 +14,9 @@ from datetime import datetime
 import orjson
 
 from drctl.domain.secret import Secret
-from drctl.errors import CorruptError
-from drctl.repository.crypto import ScryptCost, Sealer, SealingKey, derive_key
+from drctl.errors import CorruptError, UsageError
+from drctl.repository.crypto import OVERHEAD, ScryptCost, Sealer, SealingKey, derive_key
+from drctl.repository.fields import UINT32, brief, mapping, number, optional_text, text
 from drctl.repository.snapshot import time_text
 
 MAX_KEY_FILE = 64 * 2**10
@@ -35,35 +36,48 @@ class KeyFile:
 
     def open(self, password: Secret, where: str) -> SealingKey | None:
         """The master key; None when the password is not this file's."""
-        sealer = Sealer(derive_key(password.reveal().encode(), self.salt, self.cost))
+        sealer = Sealer(derive_key(_password_bytes(password), self.salt, self.cost))
         try:
             plain = sealer.open(self.sealed, where)
         except CorruptError:
             return None
         try:
-            return SealingKey.from_json(orjson.loads(plain), where)
-        except orjson.JSONDecodeError as exc:
-            raise CorruptError(f"{where}: the master key in it is malformed") from exc
+            fields = orjson.loads(plain)
+        except orjson.JSONDecodeError:
+            fields = None  # not raised from here: the decoder's error carries the plaintext
+        return SealingKey.from_json(fields, where)
+
+
+def _password_bytes(password: Secret) -> bytes:
+    """The very bytes a file or the environment gave, UTF-8 or not."""
+    try:
+        return password.reveal().encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        pass
+    # outside the handler: the codec's error carries the password
+    raise UsageError("the repository key holds half a surrogate pair", hint="give it as UTF-8")
 
 
 def decode_key_file(data: bytes, where: str) -> KeyFile:
     """CorruptError naming `where` when malformed or absurdly costly."""
     try:
-        raw = orjson.loads(data)
+        raw = mapping(orjson.loads(data))
         if raw["kdf"] != "scrypt":
-            raise CorruptError(f"{where}: unknown key derivation {str(raw['kdf'])[:40]!r}")
-        cost = ScryptCost(int(raw["N"]), int(raw["r"]), int(raw["p"]))
+            raise CorruptError(f"{where}: unknown key derivation {brief(raw['kdf'])}")
+        cost = ScryptCost(*(number(raw[name], UINT32) for name in ("N", "r", "p")))
         key_file = KeyFile(
-            created=str(raw.get("created", "")),
-            username=str(raw.get("username", "")),
-            hostname=str(raw.get("hostname", "")),
+            created=optional_text(raw.get("created")),
+            username=optional_text(raw.get("username")),
+            hostname=optional_text(raw.get("hostname")),
             cost=cost,
-            salt=base64.b64decode(raw["salt"], validate=True),
-            sealed=base64.b64decode(raw["data"], validate=True),
+            salt=base64.b64decode(text(raw["salt"]), validate=True),
+            sealed=base64.b64decode(text(raw["data"]), validate=True),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise CorruptError(f"{where}: malformed key file: {exc}") from exc
     cost.check(where)
+    if len(key_file.sealed) <= OVERHEAD:
+        raise CorruptError(f"{where}: the master key in it is cut short")
     return key_file
 
 
@@ -72,7 +86,7 @@ def encode_key_file(
 ) -> bytes:
     """A new key file's JSON, sealing `master` under `password` with a fresh salt."""
     salt = os.urandom(_SALT_LENGTH)
-    sealer = Sealer(derive_key(password.reveal().encode(), salt, cost))
+    sealer = Sealer(derive_key(_password_bytes(password), salt, cost))
     return orjson.dumps(
         {
             "created": time_text(created),

@@ -2,8 +2,9 @@
 
 Format: a sealed JSON file in `locks/` (restic doc/design.rst, "Locks"). Shared by readers and
 writers, exclusive for prune. Refreshed every five minutes; stale after thirty.
-Invariant: whoever holds a `HeldLock` that is not lost has a fresh lock file in the storage; ages
-are differences of the storage's own clock, so a host whose clock is wrong harms nobody.
+Invariant: whoever holds a `HeldLock` whose `check` passes has a lock file in the storage that
+nobody may call stale yet; ages are differences of the storage's own clock, so a host whose clock is
+wrong removes nobody's lock.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,12 +20,14 @@ import orjson
 
 from drctl.errors import AbsentError, CorruptError, DrctlError, LockedError
 from drctl.ports import Clock
+from drctl.repository.fields import mapping, number, optional_text, text
 from drctl.repository.snapshot import instant, time_text
 
 REFRESH_EVERY = timedelta(minutes=5)
 STALE_AFTER = timedelta(minutes=30)
 _LOST_AFTER = STALE_AFTER - REFRESH_EVERY * 1.5  # a refresh that succeeds later may come too late
 _SETTLE_S = 0.2  # two that lock at the same time see each other after this
+_LISTINGS = 10  # how often locks are listed anew because one vanished meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,12 @@ class LockRecord:
         return f"{kind} lock of {self.username}@{self.hostname} pid {self.pid} since {time_text(self.time)}"
 
     def is_stale(self, storage_now: datetime) -> bool:
-        """Too old, or of a process of this very host that is gone."""
-        if storage_now - self.stored_at > STALE_AFTER:
-            return True
+        """Too old, or of a process of this very host that is gone. `storage_now` is of the clock
+        that stamped the file: another one may be days off."""
+        return storage_now - self.stored_at > STALE_AFTER or self.owner_is_gone()
+
+    def owner_is_gone(self) -> bool:
+        """Whether it is of this very host and its process has ended (restic's own rule)."""
         return self.hostname == socket.gethostname() and not _alive(self.pid)
 
 
@@ -79,14 +85,14 @@ def encode_lock(now: datetime, *, exclusive: bool, username: str) -> bytes:
 def decode_lock(json: bytes, identifier: bytes, stored_at: datetime, where: str) -> LockRecord:
     """CorruptError naming `where` when malformed."""
     try:
-        raw = orjson.loads(json)
+        raw = mapping(orjson.loads(json))
         return LockRecord(
             id=identifier,
-            time=instant(raw["time"], where),
-            exclusive=bool(raw["exclusive"]),
-            hostname=str(raw.get("hostname", "")),
-            username=str(raw.get("username", "")),
-            pid=int(raw["pid"]),
+            time=instant(text(raw["time"]), where),
+            exclusive=raw["exclusive"] is not False,  # in doubt it conflicts
+            hostname=optional_text(raw.get("hostname")),
+            username=optional_text(raw.get("username")),
+            pid=number(raw["pid"]),
             stored_at=stored_at,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -97,7 +103,7 @@ def decode_lock(json: bytes, identifier: bytes, stored_at: datetime, where: str)
 class LockFiles:
     """The storage's lock files, as `Repository` offers them."""
 
-    read_all: Callable[[], Iterator[LockRecord]]
+    read_all: Callable[[], list[LockRecord]]
     write: Callable[[bool], bytes]  # exclusive -> id of the new lock file
     remove: Callable[[bytes], None]
 
@@ -112,11 +118,15 @@ class HeldLock:
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._lost: str | None = None
-        self._refuse_conflicts(own=None)
-        self._id = files.write(exclusive)
-        self._written_at = self._refreshed_at = clock.monotonic()
+        self._leftovers: list[bytes] = []  # replaced by a refresh, but not removed yet
         self._thread: threading.Thread | None = None
         self._confirmed = False
+        doubtful = self._refuse_fresh_conflicts()
+        self._refreshed_at = clock.monotonic()  # before the write: it may take long
+        self._id = files.write(exclusive)
+        self._written_at = clock.monotonic()
+        if doubtful:
+            self._settle_conflicts()
 
     def confirm(self) -> None:
         """Look again after a moment, when whoever locked at the same time is visible; LockedError
@@ -126,17 +136,16 @@ class HeldLock:
         remaining = self._written_at + _SETTLE_S - self._clock.monotonic()
         if remaining > 0:
             self._clock.sleep(remaining)
-        try:
-            self._refuse_conflicts(own=self._id)
-        except DrctlError:
-            self.release()
-            raise
+        self._settle_conflicts()
         self._confirmed = True
         self._thread = threading.Thread(target=self._keep_fresh, name="lock-refresh", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """LockedError once the lock was lost: whatever is being written must be abandoned."""
+        if not self._lost and self._is_overdue():
+            # also when the refreshing thread hangs or died, or the machine slept
+            self._lost = f"it was not refreshed for {_LOST_AFTER.total_seconds() / 60:.0f} minutes"
         if self._lost:
             raise LockedError(
                 f"the lock on the repository was lost: {self._lost}",
@@ -149,24 +158,26 @@ class HeldLock:
         with self._guard:
             if self._stop.is_set() or self._lost:
                 return
+            started = self._clock.monotonic()
             try:
-                if all(record.id != self._id for record in self._files.read_all()):
+                if self._is_overdue():
+                    # somebody may be removing it at this very moment
+                    self._lost = "it could not be refreshed in time"
+                elif all(record.id != self._id for record in self._files.read_all()):
                     self._lost = "its file was removed by somebody"
-                    return
-                fresh = self._files.write(self._exclusive)
-                old, self._id = self._id, fresh
-                self._refreshed_at = self._clock.monotonic()
-                self._files.remove(old)
+                else:
+                    self._replace_file(started)
             except DrctlError as exc:
-                if self._clock.monotonic() - self._refreshed_at > _LOST_AFTER.total_seconds():
+                if self._is_overdue():
                     self._lost = f"it could not be refreshed in time ({exc.message})"
 
     def release(self) -> None:
         """Remove the lock file. Failing to is no error: it goes stale."""
         self._stop.set()
         with self._guard:
+            self._leftovers.append(self._id)
             try:
-                self._files.remove(self._id)
+                self._remove_leftovers()
             except DrctlError:
                 return  # unreachable storage: the work is done, and the file goes stale by itself
 
@@ -176,6 +187,20 @@ class HeldLock:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def _is_overdue(self) -> bool:
+        return self._clock.monotonic() - self._refreshed_at > _LOST_AFTER.total_seconds()
+
+    def _replace_file(self, started: float) -> None:
+        fresh = self._files.write(self._exclusive)
+        self._leftovers.append(self._id)
+        self._id, self._refreshed_at = fresh, started
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        while self._leftovers:
+            self._files.remove(self._leftovers[-1])
+            self._leftovers.pop()
+
     def _keep_fresh(self) -> None:
         interval = REFRESH_EVERY.total_seconds()
         while not self._stop.wait(interval):
@@ -184,30 +209,61 @@ class HeldLock:
             behind = self._clock.monotonic() - self._refreshed_at
             interval = 30.0 if behind > interval else REFRESH_EVERY.total_seconds()
 
-    def _refuse_conflicts(self, own: bytes | None) -> None:
-        records = list(self._files.read_all())
-        storage_now = max((record.stored_at for record in records), default=self._clock.now())
-        if own is None:
-            storage_now = max(storage_now, self._clock.now())
-        for record in records:
-            if record.id == own or not (record.exclusive or self._exclusive):
-                continue
-            if record.is_stale(storage_now):
+    def _conflicts(self, records: Iterable[LockRecord]) -> list[LockRecord]:
+        return [record for record in records if record.exclusive or self._exclusive]
+
+    def _refuse_fresh_conflicts(self) -> bool:
+        """The look before writing: whether a conflicting lock is there that only this host's clock
+        calls stale. The storage's clock, known once our own file lies there, decides on it."""
+        doubtful = False
+        for record in self._conflicts(self._files.read_all()):
+            if record.owner_is_gone():
                 self._files.remove(record.id)
-                continue
-            raise LockedError(
-                f"repository is locked: {record.describe()}",
-                hint="wait for it; if that process is gone for good: drctl repo unlock",
-            )
+            elif record.is_stale(self._clock.now()):
+                doubtful = True
+            else:
+                raise _locked(record)
+        return doubtful
+
+    def _settle_conflicts(self) -> None:
+        """The look after writing; gives the lock up where another one conflicts."""
+        try:
+            self.check()
+            records = {record.id: record for record in self._files.read_all()}
+            own = records.pop(self._id, None)
+            if own is None:
+                raise LockedError(
+                    "the lock on the repository was removed by somebody", hint="run the command once more"
+                )
+            held_for = timedelta(seconds=self._clock.monotonic() - self._written_at)
+            for record in self._conflicts(records.values()):
+                if not record.is_stale(own.stored_at + held_for):
+                    raise _locked(record)
+                self._files.remove(record.id)
+        except BaseException:
+            self.release()
+            raise
+
+
+def _locked(record: LockRecord) -> LockedError:
+    return LockedError(
+        f"repository is locked: {record.describe()}",
+        hint="wait for it; if that process is gone for good: drctl repo unlock",
+    )
 
 
 def read_locks(
-    entries: Iterator[tuple[bytes, datetime]], load: Callable[[bytes], bytes]
-) -> Iterator[LockRecord]:
-    """The lock files there are now; one that vanishes meanwhile was released."""
-    for identifier, stored_at in entries:
+    entries: Callable[[], Iterable[tuple[bytes, datetime]]], load: Callable[[bytes], bytes]
+) -> list[LockRecord]:
+    """The lock files there are now. Where one vanishes between listing and loading, all is listed
+    anew: it was released, or its owner has just replaced it by a fresh one."""
+    for _ in range(_LISTINGS):
+        records = []
         try:
-            json = load(identifier)
+            for identifier, stored_at in entries():
+                json = load(identifier)
+                records.append(decode_lock(json, identifier, stored_at, f"locks/{identifier.hex()}"))
         except AbsentError:
             continue
-        yield decode_lock(json, identifier, stored_at, f"locks/{identifier.hex()}")
+        return records
+    raise LockedError("the locks of the repository keep changing", hint="try again in a moment")

@@ -21,14 +21,16 @@ from drctl.domain.plan import Compression
 from drctl.domain.secret import Secret
 from drctl.errors import AbsentError, CorruptError, NoRepositoryError, RefusedError, UsageError, WrongKeyError
 from drctl.ports import Clock, Storage
-from drctl.repository import lock, polynomial
+from drctl.repository import lock
 from drctl.repository.codec import MAX_BLOB, MAX_TREE, Codec, unwrap_file, wrap_file
 from drctl.repository.crypto import ScryptCost, Sealer, SealingKey
+from drctl.repository.fields import mapping, number, text
 from drctl.repository.ids import hash_of, is_id, parse_id, short
 from drctl.repository.index import BlobTable, decode_index, encode_index
-from drctl.repository.keys import MAX_KEY_FILE, decode_key_file, encode_key_file
+from drctl.repository.keys import MAX_KEY_FILE, KeyFile, decode_key_file, encode_key_file
 from drctl.repository.pack import BlobType, PackedBlob
 from drctl.repository.packer import FinishedPack
+from drctl.repository.polynomial import random_irreducible
 from drctl.repository.snapshot import Snapshot, decode_snapshot, encode_snapshot
 
 MAX_CONFIG = 64 * 2**10
@@ -193,13 +195,14 @@ class Repository:
 
     def load_blob(self, identifier: bytes, kind: BlobType) -> bytes:
         """A blob's content. CorruptError names the pack, or says that no index knows the blob."""
-        found = self.blobs.get(identifier)
-        if found is None or found[1].type is not kind:
+        found = self.blobs.get(identifier, kind)
+        if found is None:
             raise CorruptError(
                 f"{kind.word} blob {short(identifier)} is in no index", hint="run: drctl repo check"
             )
         pack, blob = found
         name = FileKind.PACK.key(pack)
+        _refuse_huge(blob, f"{name}: blob {short(identifier)}")
         try:
             sealed = self.storage.load(name, blob.offset, blob.length)
         except AbsentError as exc:
@@ -211,10 +214,8 @@ class Repository:
         where = f"{where}: blob {short(blob.id)}"
         if len(sealed) != blob.length:
             raise CorruptError(f"{where}: the pack ends within it")
+        _refuse_huge(blob, where)
         plain = self.sealer().open(sealed, where)
-        limit = MAX_TREE if blob.type is BlobType.TREE else MAX_BLOB
-        if blob.plain_length > limit:
-            raise CorruptError(f"{where}: claims {blob.plain_length} bytes, over the bound of {limit}")
         if blob.raw_length:
             plain = self.codec().decompress(plain, blob.raw_length, where)
         if hash_of(plain) != blob.id:
@@ -234,9 +235,11 @@ class Repository:
     def lock_files(self, clock: Clock) -> lock.LockFiles:
         """The lock files there are, for `repo unlock` and for locking."""
 
-        def read_all() -> Iterator[lock.LockRecord]:
-            entries = ((stored.id, stored.stored_at) for stored in self.files(FileKind.LOCK))
-            return lock.read_locks(entries, lambda identifier: self.load_json(FileKind.LOCK, identifier))
+        def read_all() -> list[lock.LockRecord]:
+            return lock.read_locks(
+                lambda: ((stored.id, stored.stored_at) for stored in self.files(FileKind.LOCK)),
+                lambda identifier: self.load_json(FileKind.LOCK, identifier),
+            )
 
         def write(exclusive: bool) -> bytes:
             json = lock.encode_lock(clock.now(), exclusive=exclusive, username=username())
@@ -287,7 +290,7 @@ def create_repository(
         )
     master = SealingKey.generate()
     key_id = _save_key(storage, master, password, clock, cost)
-    config = Config(version, os.urandom(32).hex(), polynomial.random_irreducible())
+    config = Config(version, os.urandom(32).hex(), random_irreducible())
     json = orjson.dumps(
         {"version": version, "id": config.id, "chunker_polynomial": f"{config.chunker_polynomial:x}"}
     )
@@ -311,6 +314,13 @@ def open_repository(
     return Repository(storage, master, key_id, config, compression)
 
 
+def _refuse_huge(blob: PackedBlob, where: str) -> None:
+    limit = MAX_TREE if blob.type is BlobType.TREE else MAX_BLOB
+    claimed = max(blob.plain_length, blob.length)
+    if claimed > limit:
+        raise CorruptError(f"{where}: claims {claimed} bytes, over the bound of {limit}")
+
+
 def _exists(storage: Storage) -> bool:
     try:
         storage.stat("config")
@@ -328,26 +338,39 @@ def _load_small(storage: Storage, key: str, limit: int) -> bytes:
 
 def _open_any_key(storage: Storage, password: Secret) -> tuple[SealingKey, bytes]:
     damaged: CorruptError | None = None
+    tried = 0
     for stored in storage.list("keys/"):
         name = stored.key.rsplit("/", 1)[-1]
         if not is_id(name):
             continue
-        data = _load_small(storage, stored.key, MAX_KEY_FILE)
         try:
-            if hash_of(data).hex() != name:
-                raise CorruptError(f"{stored.key}: its bytes do not hash to its name")
-            key = decode_key_file(data, stored.key).open(password, stored.key)
+            key = _load_key_file(storage, stored.key).open(password, stored.key)
         except CorruptError as exc:
             damaged = exc  # another key file may still open
             continue
+        except AbsentError:
+            continue  # removed since it was listed
         if key is not None:
             return key, bytes.fromhex(name)
+        tried += 1
     if damaged:
         raise damaged
+    if not tried:
+        raise CorruptError(
+            f"{storage.location}: keys/ holds no key file, so nothing can open the repository",
+            hint="bring a key file back from a copy of the repository",
+        )
     raise WrongKeyError(
         f"no key of the repository at {storage.location} opens with the key given",
         hint="check the plan's key: file, command, environment or credential",
     )
+
+
+def _load_key_file(storage: Storage, key: str) -> KeyFile:
+    data = _load_small(storage, key, MAX_KEY_FILE)
+    if hash_of(data).hex() != key.rsplit("/", 1)[-1]:
+        raise CorruptError(f"{key}: its bytes do not hash to its name")
+    return decode_key_file(data, key)
 
 
 def _save_key(
@@ -361,11 +384,11 @@ def _save_key(
 
 def _decode_config(json: bytes) -> Config:
     try:
-        raw = orjson.loads(json)
-        config = Config(int(raw["version"]), str(raw["id"]), int(raw["chunker_polynomial"], 16))
+        raw = mapping(orjson.loads(json))
+        polynomial = int(text(raw["chunker_polynomial"]), 16)
+        config = Config(number(raw["version"]), parse_id(raw["id"], "config").hex(), polynomial)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise CorruptError(f"config: malformed: {exc}") from exc
-    parse_id(config.id, "config")
     if config.version not in (1, 2):
         raise RefusedError(
             f"config: repository version {config.version} is newer than this program knows",

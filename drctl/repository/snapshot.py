@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 import orjson
 
 from drctl.errors import CorruptError
+from drctl.repository.fields import UINT32, mapping, number, optional_text, sequence, text
 from drctl.repository.ids import parse_id
 from drctl.repository.tree import parse_time_ns
 
@@ -136,28 +137,29 @@ def _encode_hold(hold: Hold) -> str:
     return ";".join(quote(part, safe=":") for part in (hold.name, hold.owner, expires, hold.reason))
 
 
-def _decode_hold(text: str) -> Hold:
-    parts = [unquote(part) for part in text.split(";")]
+def _decode_hold(encoded: str) -> Hold:
+    parts = [unquote(part) for part in encoded.split(";")]
     if len(parts) != 4:
-        raise CorruptError(f"malformed hold tag {text[:80]!r}")
+        raise CorruptError(f"malformed hold tag {encoded[:80]!r}")
     name, owner, expires, reason = parts
     return Hold(name, reason, owner, instant(expires, f"hold {name}") if expires else None)
 
 
-def instant(text: str, where: str) -> datetime:
+def instant(moment: str, where: str) -> datetime:
     """An aware UTC datetime (microseconds) of an RFC 3339 text."""
-    nanoseconds = parse_time_ns(text, where)
+    nanoseconds = parse_time_ns(moment, where)
     seconds, rest = divmod(nanoseconds, 10**9)
     try:
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
     except (OverflowError, ValueError, OSError) as exc:
-        raise CorruptError(f"{where}: time out of range: {text[:60]!r}") from exc
+        raise CorruptError(f"{where}: time out of range: {moment[:60]!r}") from exc
 
 
 def time_text(moment: datetime) -> str:
     """RFC 3339, UTC, trailing zeros of the fraction cut, as Go writes it."""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
-    return text + "Z"
+    # not strftime: its %Y has no leading zeros, and Go's zero time is in the year 1
+    local = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return local.rstrip("0").rstrip(".") + "Z"
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -193,39 +195,35 @@ def _encode_summary(summary: Summary) -> dict[str, object]:
 def decode_snapshot(json: bytes, where: str) -> Snapshot:
     """Of a snapshot file's JSON; CorruptError naming `where`. Unknown fields are ignored."""
     try:
-        raw = orjson.loads(json)
+        raw = mapping(orjson.loads(json))
         summary = raw.get("summary")
         return Snapshot(
-            time=instant(raw["time"], where),
+            time=instant(text(raw["time"]), where),
             tree=parse_id(raw["tree"], where),
             paths=_texts(raw.get("paths")),
-            hostname=str(raw.get("hostname", "")),
-            username=str(raw.get("username", "")),
-            uid=int(raw.get("uid", 0)),
-            gid=int(raw.get("gid", 0)),
+            hostname=optional_text(raw.get("hostname")),
+            username=optional_text(raw.get("username")),
+            uid=number(raw.get("uid", 0), UINT32),
+            gid=number(raw.get("gid", 0), UINT32),
             excludes=_texts(raw.get("excludes")),
             tags=_texts(raw.get("tags")),
             parent=parse_id(raw["parent"], where) if raw.get("parent") else None,
             original=parse_id(raw["original"], where) if raw.get("original") else None,
-            program_version=str(raw.get("program_version", "")),
-            summary=_decode_summary(summary, where) if summary else None,
+            program_version=optional_text(raw.get("program_version")),
+            summary=_decode_summary(mapping(summary), where) if summary else None,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise CorruptError(f"{where}: malformed snapshot: {exc}") from exc
 
 
 def _decode_summary(raw: dict[str, object], where: str) -> Summary:
-    counts = {name: raw[name] for name in Summary.__slots__[2:] if isinstance(raw.get(name), int)}
+    counts = {name: number(raw[name]) for name in Summary.__slots__[2:] if name in raw}
     return Summary(
-        backup_start=instant(str(raw["backup_start"]), where),
-        backup_end=instant(str(raw["backup_end"]), where),
-        **counts,  # type: ignore[arg-type]
+        backup_start=instant(text(raw["backup_start"]), where),
+        backup_end=instant(text(raw["backup_end"]), where),
+        **counts,
     )
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise TypeError("not a list of texts")
-    return tuple(value)
+    return tuple(map(text, sequence(value)))

@@ -20,6 +20,7 @@ import orjson
 
 from drctl.errors import CorruptError
 from drctl.ports import Buffer, Entry
+from drctl.repository.fields import UINT32, brief, number, sequence, text
 from drctl.repository.ids import parse_id
 
 MAX_NODES = 50_000_000
@@ -37,16 +38,18 @@ _POSIX_TYPE = {word: bits for bits, (word, _) in _GO_TYPE_BITS.items()}
 _PLAIN_NAME = re.compile(
     rb"[A-Za-z0-9 !#$%'()*+,\-./:;=?@\[\]^_`{|}~]*"
 )  # stands for itself in Quote and JSON
-_NEEDS_JSON_ESCAPE = re.compile(r'["\\<>&\x00-\x1f\u2028\u2029]')
+_NEEDS_JSON_ESCAPE = re.compile(r'["\\<>&\x00-\x1f\u2028\u2029\ud800-\udfff]')
 _JSON_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _GO_SHORT = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
              "\\": "\\\\", '"': '\\"'}  # fmt: skip
 _GO_ESCAPE = re.compile(
-    rb"\\(?:([abfnrtv\\\"'])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))"
+    rb"\\(?:([abfnrtv\\\"])|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))"
 )
+# what Go's strconv.Unquote takes between double quotes
+_GO_QUOTED = re.compile(rb"(?:[^\\\"\n]++|" + _GO_ESCAPE.pattern + rb")*+")
 _GO_UNSHORT = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
-               b"\\": b"\\", b'"': b'"', b"'": b"'"}  # fmt: skip
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+               b"\\": b"\\", b'"': b'"'}  # fmt: skip
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TimeText = Callable[[int], str]
 
@@ -113,8 +116,15 @@ def _go_quote(name: bytes) -> str:
 
 
 def json_text(text: str) -> str:
-    """Text as Go's encoding/json escapes it, without the quotes."""
-    return _NEEDS_JSON_ESCAPE.sub(lambda m: _JSON_SHORT.get(m[0]) or f"\\u{ord(m[0]):04x}", text)
+    """Text as Go's encoding/json escapes it, without the quotes. Bytes that are not UTF-8 come as
+    Python's surrogates (as from os.fsdecode) and become Go's replacement character, one each."""
+    return _NEEDS_JSON_ESCAPE.sub(_json_escape, text)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    char = match[0]
+    code = 0xFFFD if 0xD800 <= ord(char) <= 0xDFFF else ord(char)
+    return _JSON_SHORT.get(char) or f"\\u{code:04x}"
 
 
 def render_node(  # noqa: PLR0913 - a node has this many independent parts
@@ -169,18 +179,18 @@ def _owner_json(user: str, group: str) -> str:
 
 
 def _link_json(target: bytes) -> str:
-    text = f',"linktarget":"{json_text(target.decode("utf-8", "replace"))}"' if target else ""
+    shown = f',"linktarget":"{json_text(target.decode("utf-8", "surrogateescape"))}"' if target else ""
     try:
         target.decode("utf-8")
     except UnicodeDecodeError:
-        text += f',"linktarget_raw":"{base64.b64encode(target).decode()}"'
-    return text
+        shown += f',"linktarget_raw":"{base64.b64encode(target).decode()}"'
+    return shown
 
 
 def _xattr_json(pair: tuple[bytes, bytes]) -> str:
     name, value = pair
     encoded = f'"{base64.b64encode(value).decode()}"' if value else "null"
-    return f'{{"name":"{json_text(name.decode("utf-8", "replace"))}","value":{encoded}}}'
+    return f'{{"name":"{json_text(name.decode("utf-8", "surrogateescape"))}","value":{encoded}}}'
 
 
 def join_tree(nodes: Iterable[str]) -> bytes:
@@ -207,13 +217,13 @@ def parse_time_ns(text: str, where: str = "time") -> int:
     return (since.days * 86_400 + since.seconds) * 10**9 + int((fraction or "").ljust(9, "0"))
 
 
-def unquote_name(text: str, where: str) -> bytes:
+def unquote_name(quoted: str, where: str) -> bytes:
     """The name bytes of a quoted name; CorruptError when it cannot be one entry of a directory."""
-    name = text.encode("utf-8", "surrogatepass")
-    if b"\\" in name:
+    name = quoted.encode("utf-8", "surrogatepass")
+    if not _PLAIN_NAME.fullmatch(name):
         name = _go_unquote(name, where)
     if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
-        raise CorruptError(f"{where}: hostile or malformed entry name {text[:80]!r}")
+        raise CorruptError(f"{where}: hostile or malformed entry name {quoted[:80]!r}")
     return name
 
 
@@ -223,16 +233,15 @@ def _go_unquote(quoted: bytes, where: str) -> bytes:
         if short:
             return _GO_UNSHORT[short]
         if hexadecimal or octal:
-            return bytes([int(hexadecimal, 16) if hexadecimal else int(octal, 8) & 0xFF])
+            return bytes([int(hexadecimal, 16) if hexadecimal else int(octal, 8)])
         code = int(four or eight, 16)
-        if code > 0x10FFFF:
+        if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
             raise CorruptError(f"{where}: entry name with code point {code:#x}")
-        return chr(code).encode("utf-8", "surrogatepass")
+        return chr(code).encode("utf-8")
 
-    plain, count = _GO_ESCAPE.subn(replace, quoted)
-    if quoted.count(b"\\") != count + quoted.count(b"\\\\"):
+    if not _GO_QUOTED.fullmatch(quoted):
         raise CorruptError(f"{where}: malformed escape in entry name {quoted[:80]!r}")
-    return plain
+    return _GO_ESCAPE.sub(replace, quoted)
 
 
 def raw_nodes(tree: Buffer, where: str) -> list[dict[str, object]]:
@@ -261,34 +270,34 @@ def decode_tree(tree: Buffer, where: str) -> list[Node]:
 def decode_node(raw: dict[str, object], where: str) -> Node:
     """One node out of parsed JSON."""
     try:
-        name = unquote_name(_text(raw["name"]), where)
+        name = unquote_name(text(raw["name"]), where)
         here = f"{where}: {name.decode('utf-8', 'backslashreplace')}"
-        word = _text(raw["type"])
+        word = text(raw["type"])
         subtree = raw.get("subtree")
-        mtime = parse_time_ns(_text(raw["mtime"]), here)
+        mtime = parse_time_ns(text(raw["mtime"]), here)
         return Node(
             name=name,
             type=word,
-            mode=_posix_mode(_number(raw.get("mode", 0)), word),
+            mode=_posix_mode(number(raw.get("mode", 0), UINT32), word),
             mtime_ns=mtime,
-            atime_ns=parse_time_ns(_text(raw["atime"]), here) if "atime" in raw else mtime,
-            ctime_ns=parse_time_ns(_text(raw["ctime"]), here) if "ctime" in raw else mtime,
-            uid=_number(raw.get("uid", 0)),
-            gid=_number(raw.get("gid", 0)),
-            user=_text(raw.get("user", "")),
-            group=_text(raw.get("group", "")),
-            inode=_number(raw.get("inode", 0)),
-            device_id=_number(raw.get("device_id", 0)),
-            size=_number(raw.get("size", 0)),
-            links=_number(raw.get("links", 0)),
+            atime_ns=parse_time_ns(text(raw["atime"]), here) if "atime" in raw else mtime,
+            ctime_ns=parse_time_ns(text(raw["ctime"]), here) if "ctime" in raw else mtime,
+            uid=number(raw.get("uid", 0), UINT32),
+            gid=number(raw.get("gid", 0), UINT32),
+            user=text(raw.get("user", "")),
+            group=text(raw.get("group", "")),
+            inode=number(raw.get("inode", 0)),
+            device_id=number(raw.get("device_id", 0)),
+            size=number(raw.get("size", 0)),
+            links=number(raw.get("links", 0)),
             link_target=_link_target(raw, here),
             extended_attributes=_extended_attributes(raw.get("extended_attributes"), here),
-            device=_number(raw.get("device", 0)),
-            content=tuple(parse_id(item, here) for item in _sequence(raw.get("content"))),
+            device=number(raw.get("device", 0)),
+            content=tuple(parse_id(item, here) for item in sequence(raw.get("content"))),
             subtree=parse_id(subtree, here) if subtree is not None else None,
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise CorruptError(f"{where}: malformed node {str(raw.get('name'))[:80]!r}: {exc}") from exc
+        raise CorruptError(f"{where}: malformed node {brief(raw.get('name'))}: {exc}") from exc
 
 
 def _posix_mode(mode: int, word: str) -> int:
@@ -302,9 +311,9 @@ def _posix_mode(mode: int, word: str) -> int:
 def _link_target(raw: dict[str, object], where: str) -> bytes:
     exact = raw.get("linktarget_raw")
     if exact is not None:
-        target = base64.b64decode(_text(exact), validate=True)
+        target = base64.b64decode(text(exact), validate=True)
     else:
-        target = _text(raw.get("linktarget", "")).encode("utf-8", "surrogatepass")
+        target = text(raw.get("linktarget", "")).encode("utf-8", "surrogatepass")
     if b"\0" in target:
         raise CorruptError(f"{where}: NUL in a link target")
     return target
@@ -312,31 +321,11 @@ def _link_target(raw: dict[str, object], where: str) -> bytes:
 
 def _extended_attributes(value: object, where: str) -> tuple[tuple[bytes, bytes], ...]:
     pairs = []
-    for item in _sequence(value):
+    for item in sequence(value):
         if not isinstance(item, dict):
             raise CorruptError(f"{where}: malformed extended attribute")
-        name = _text(item["name"]).encode("utf-8", "surrogatepass")
+        name = text(item["name"]).encode("utf-8", "surrogatepass")
         if not name or b"\0" in name:
             raise CorruptError(f"{where}: malformed extended attribute name")
-        pairs.append((name, base64.b64decode(_text(item.get("value") or ""), validate=True)))
+        pairs.append((name, base64.b64decode(text(item.get("value") or ""), validate=True)))
     return tuple(pairs)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
-        raise TypeError(f"{value!r} is not a number from 0 to 2**64")
-    return value
-
-
-def _sequence(value: object) -> list[object]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is not a list")
-    return value
