@@ -110,13 +110,17 @@ class BlobTable:
 
 def encode_index(packs: Iterable[tuple[bytes, list[PackedBlob]]]) -> bytes:
     """An index file's JSON."""
-    return orjson.dumps(
-        {
-            "packs": [
-                {"id": pack.hex(), "blobs": [_encode_blob(blob) for blob in blobs]} for pack, blobs in packs
-            ]
-        }
-    )
+    return join_index(index_fragment(pack, blobs) for pack, blobs in packs)
+
+
+def index_fragment(pack: bytes, blobs: list[PackedBlob]) -> bytes:
+    """One pack's part of an index file's JSON."""
+    return orjson.dumps({"id": pack.hex(), "blobs": [_encode_blob(blob) for blob in blobs]})
+
+
+def join_index(fragments: Iterable[bytes]) -> bytes:
+    """An index file's JSON out of its packs' fragments."""
+    return b'{"packs":[' + b",".join(fragments) + b"]}"
 
 
 def _encode_blob(blob: PackedBlob) -> dict[str, object]:

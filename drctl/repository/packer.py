@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from drctl.errors import CorruptError
 from drctl.ports import Buffer
@@ -17,13 +18,17 @@ from drctl.repository.ids import hash_of, short
 from drctl.repository.pack import PACK_TARGET, BlobType, PackedBlob, seal_header
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FinishedPack:
     """A pack ready to be stored."""
 
-    id: bytes
     data: bytearray
     blobs: list[PackedBlob]
+
+    @cached_property
+    def id(self) -> bytes:
+        """Its name; computed where it is first asked for, which is the uploading thread."""
+        return hash_of(self.data)
 
 
 class Packer:
@@ -61,7 +66,7 @@ class Packer:
         self._data, self._blobs = bytearray(), []
         for part in seal_header(blobs, self._sealer):
             data += part
-        self._deliver(FinishedPack(hash_of(data), data, blobs))
+        self._deliver(FinishedPack(data, blobs))
 
 
 def seal_blob(

@@ -10,7 +10,7 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -171,7 +171,7 @@ class Repository:
         """Store a finished pack, durable on return."""
         self.storage.save(FileKind.PACK.key(pack.id), [pack.data])
 
-    def save_index(self, packs: list[tuple[bytes, list[PackedBlob]]]) -> bytes:
+    def save_index(self, packs: Iterable[tuple[bytes, list[PackedBlob]]]) -> bytes:
         """Store an index file over packs that are stored."""
         return self.save_json(FileKind.INDEX, encode_index(packs))
 

@@ -1,0 +1,175 @@
+"""What the processes of one backup share, and the messages between them.
+
+Invariant: everything here is frozen or shared memory; a job is made before the workers are forked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from drctl.domain.plan import Chunker
+from drctl.ports import Entry, TreeSource
+from drctl.repository.chunker import Cutter, FastCdcCutter, FixedCutter
+from drctl.repository.repo import Repository
+from drctl.repository.seen import SeenBlobs
+from drctl.repository.uploads import StoredPack
+
+LARGE_FILE = 8 * 2**20  # from here on a file is read by the threads of the main process
+# kernels stamp files by their tick: a change within it after we read leaves ctime as it was
+_TICK_NS = 20_000_000
+
+
+class Trouble(Enum):
+    """What went wrong with one entry of a source."""
+
+    UNREADABLE = "unreadable"
+    VANISHED = "vanished"
+    SWAPPED = "swapped"
+    CHANGED = "changed while being read"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An entry of a source that is not, or not surely, in the snapshot as it was."""
+
+    path: bytes
+    trouble: Trouble
+    reason: str
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether content that the source has is not in the snapshot."""
+        return self.trouble in (Trouble.UNREADABLE, Trouble.SWAPPED)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sums over one message or one run; bytes are of the source unless they say `stored`."""
+
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
+    data_blobs: int = 0
+    tree_blobs: int = 0
+    bytes_added: int = 0
+    bytes_stored: int = 0
+    bytes: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Sum up, field by field."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def files(self) -> int:
+        """Files processed."""
+        return self.files_new + self.files_changed + self.files_unmodified
+
+
+class Task(NamedTuple):
+    """Work for a worker: a directory, or a part of a huge one."""
+
+    number: int
+    path: bytes
+    parent_tree: bytes | None
+    part: list[Entry] | None = None  # only these entries; None: list it
+
+
+class Child(NamedTuple):
+    """A subdirectory: its node lacks the subtree, which is not known yet."""
+
+    name: bytes
+    unfinished_node: str
+    parent_tree: bytes | None
+    is_new: bool
+
+
+class Answer(NamedTuple):
+    """What became of a task. A directory without children, large files or parts is finished: `tree`
+    is its id. Otherwise the main process finishes it out of `nodes` and what is still missing."""
+
+    number: int
+    tree: bytes | None
+    nodes: list[tuple[bytes, str]]
+    children: list[Child]
+    large: list[tuple[bytes, bool]]  # name, and whether the parent has it (changed rather than new)
+    parts: list[list[Entry]]
+    problems: list[Problem]
+    counts: Counts
+    packs: list[StoredPack]
+    opened: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """One backup of one tree source."""
+
+    repository: Repository
+    source: TreeSource
+    seen: SeenBlobs
+    chunker: Chunker
+    make_cutter: Callable[[], Cutter]
+    trust_before_ns: int  # unchanged metadata is trusted if the last change lies before; 0: never
+
+    @property
+    def inline_limit(self) -> int:
+        """Files below this many bytes are done by the worker that finds them."""
+        return LARGE_FILE if self.source.block_size is None else 0
+
+
+def trust_before(parent_start_ns: int | None) -> int:
+    """Changes later than this may have the same stamp as what the parent run read."""
+    return 0 if parent_start_ns is None else parent_start_ns - _TICK_NS
+
+
+def cutter_factory(chunker: Chunker, polynomial: int, block_size: int | None) -> Callable[[], Cutter]:
+    """How this run cuts. Choosing fails here, not in the middle of a backup."""
+    if block_size is not None:
+        return lambda: FixedCutter(block_size)
+    match chunker:
+        case Chunker.FASTCDC:
+            return FastCdcCutter
+        case Chunker.RESTIC:
+            from drctl.repository.rabin import RabinCutter  # noqa: PLC0415 - an optional extra
+
+            RabinCutter(polynomial)
+            return lambda: RabinCutter(polynomial)
+
+
+class LocalTimeText:
+    """Nanoseconds as RFC 3339 in this machine's time zone, as restic writes node times (trees are
+    shared across both tools only when they agree on that)."""
+
+    def __init__(self) -> None:
+        self._whole: dict[int, tuple[str, str]] = {}
+
+    def __call__(self, nanoseconds: int) -> str:
+        seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+        cached = self._whole.get(seconds)
+        if cached is None:
+            cached = self._render(seconds)
+        if not fraction:
+            return cached[0] + cached[1]
+        return f"{cached[0]}.{fraction:09d}".rstrip("0") + cached[1]
+
+    def _render(self, seconds: int) -> tuple[str, str]:
+        if len(self._whole) > 50_000:
+            self._whole.clear()
+        # Go's encoder knows the years 0 to 9999 only; a file system may know more
+        bounded = min(max(seconds, -62_167_219_200), 253_402_300_799 - 86_400)
+        local = time.localtime(bounded)
+        offset = local.tm_gmtoff // 60
+        sign = "-" if offset < 0 else "+"
+        zone = f"{sign}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}" if offset else "Z"
+        whole = (
+            f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}"
+            f"T{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}"
+        )
+        return self._whole.setdefault(seconds, (whole, zone))
