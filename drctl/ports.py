@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from paramiko import SFTPClient
@@ -135,7 +135,8 @@ class Directory(Protocol):
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """What is in it and not excluded, sorted by name bytes."""
+        """What is in it and not excluded, sorted by name bytes. Listed when first asked for: whoever
+        has the entries already opens a huge directory without paying for its listing. OSError."""
         ...
 
     @property
@@ -171,6 +172,7 @@ class SwappedError(OSError):
     """A file or directory is no longer the one that was listed."""
 
 
+@runtime_checkable
 class TreeSource(Protocol):
     """A file tree that can be listed and read in any order, from several processes at once.
 

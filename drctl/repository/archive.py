@@ -1,46 +1,34 @@
 """Backing a source up: directories go to worker processes, large files to threads, trees come together.
 
-The scheduler is a depth-first stack of directories with a bound on what is in flight; a directory's
-tree is written when the last thing in it is done. Invariant: `archive` returns only when every pack
-it refers to is stored and in an index; only then may the caller write the snapshot.
+The scheduler is a depth-first stack of directories with a bound on what is in flight. Invariant:
+`archive_tree` and `archive_stream` return only when every pack they refer to is stored and named by
+an index; only then may the caller write the snapshot.
 """
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 
 from drctl.domain.events import Emit, Progressed
 from drctl.errors import DrctlError, SourceError
 from drctl.ports import Clock, Entry
-from drctl.repository.archive_job import (
-    Answer,
-    Child,
-    Counts,
-    Job,
-    LocalTimeText,
-    Problem,
-    Task,
-    Trouble,
-)
-from drctl.repository.archive_worker import problem_of, serve
+from drctl.repository.archive_job import Answer, Counts, Job, LocalTimeText, Problem, Task, Trouble
+from drctl.repository.archive_worker import problem_of
+from drctl.repository.folders import Folder, Folders
 from drctl.repository.ids import hash_of
-from drctl.repository.index import BLOBS_PER_INDEX, join_index
-from drctl.repository.large_files import ChunkStore, read_parts
+from drctl.repository.index_writer import IndexWriter
+from drctl.repository.large_files import LargeFiles
 from drctl.repository.pack import BlobType
 from drctl.repository.packer import Packer
-from drctl.repository.repo import FileKind, Repository
-from drctl.repository.tree import decode_tree, join_tree, render_node
+from drctl.repository.repo import Repository
+from drctl.repository.seen import SeenBlobs
+from drctl.repository.tree import decode_tree, render_node
 from drctl.repository.uploads import StoredPack, Uploads
+from drctl.repository.worker_pool import WorkerPool
 
-_TASKS_AHEAD = 3  # a worker never waits for its next task
-_INDEX_EVERY_S = 300.0  # an aborted run is continued from its last index
 _PROGRESS_EVERY_S = 0.1
 
 
@@ -53,388 +41,225 @@ class Archived:
     problems: tuple[Problem, ...]
 
 
-@dataclass(slots=True)
-class _Folder:
-    """A directory whose tree is not finished."""
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a run is observed and stopped. `check` is called often, and raises to abort (a lost lock,
+    a request to stop); `forked` once the workers run, when threads may be started."""
 
-    path: bytes
-    above: _Folder | None
-    name: bytes
-    unfinished_node: str
-    parent_tree: bytes | None
-    nodes: list[tuple[bytes, str]] = field(default_factory=list)
-    pending: int = 1
-    is_new: bool = True
+    clock: Clock
+    emit: Emit
+    check: Callable[[], None]
+    forked: Callable[[], None]
 
 
-class IndexWriter:
-    """Collects stored packs and writes an index file over them now and then."""
-
-    def __init__(self, repository: Repository, clock: Clock, before_write: Callable[[], None]) -> None:
-        self._repository = repository
-        self._clock = clock
-        self._before_write = before_write
-        self._fragments: list[bytes] = []
-        self._blobs = 0
-        self._written_at = clock.monotonic()
-
-    def add(self, packs: list[StoredPack]) -> None:
-        """Note stored packs; writes when there are many or the last index is old."""
-        for pack in packs:
-            self._fragments.append(pack.fragment)
-            self._blobs += pack.blobs
-        due = self._clock.monotonic() - self._written_at > _INDEX_EVERY_S
-        if self._blobs >= BLOBS_PER_INDEX or (due and self._fragments):
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is not in an index yet."""
-        if self._fragments:
-            self._before_write()
-            self._repository.save_json(FileKind.INDEX, join_index(self._fragments))
-        self._fragments, self._blobs, self._written_at = [], 0, self._clock.monotonic()
-
-
-def archive(
-    job: Job, clock: Clock, emit: Emit, check: Callable[[], None], parent_tree: bytes | None = None
-) -> Archived:
-    """Store everything in the job's source. `check` is called often and raises to abort (a lost
-    lock, a request to stop). Errors of single entries end up in `problems`; SourceError when none
-    of the roots could be read."""
-    run = _Run(job, clock, emit, check)
+def archive_tree(job: Job, watch: Watch, parent_tree: bytes | None = None) -> Archived:
+    """Store everything in the job's source. Errors of single entries end up in `problems`;
+    SourceError when none of the roots could be read."""
+    pool = WorkerPool(job)
     try:
-        return run.run(parent_tree)
+        watch.forked()
+        run = _Run(job, watch, pool, parent_tree)
+        try:
+            return run.run()
+        finally:
+            run.abandon()
     finally:
-        run.close()
+        pool.close()
+
+
+class TreeStore:
+    """Stores trees of the main process, each once."""
+
+    def __init__(self, repository: Repository, seen: SeenBlobs, counts: Counts) -> None:
+        self._repository = repository
+        self._seen = seen
+        self._counts = counts
+        self._uploads = Uploads(repository.save_pack, threads=1)
+        self._packer = Packer(BlobType.TREE, repository.sealer(), repository.codec(), self._uploads.submit)
+
+    def store(self, tree: bytes) -> bytes:
+        """Store a tree unless the repository or this run has it; returns its id."""
+        identifier = hash_of(tree)
+        if identifier not in self._repository.blobs and self._seen.claim(identifier):
+            self._counts.tree_blobs += 1
+            self._counts.bytes_added += len(tree)
+            self._counts.bytes_stored += self._packer.add(identifier, tree)
+        return identifier
+
+    def finish(self) -> list[StoredPack]:
+        """Store what is left over and wait for it."""
+        self._packer.flush()
+        return self._uploads.finish()
+
+    def abandon(self) -> None:
+        """Start nothing more, wait for what runs."""
+        self._uploads.abandon()
 
 
 class _Run:
-    def __init__(self, job: Job, clock: Clock, emit: Emit, check: Callable[[], None]) -> None:
+    def __init__(self, job: Job, watch: Watch, pool: WorkerPool, parent_tree: bytes | None) -> None:
         self._job = job
-        self._clock = clock
-        self._emit = emit
-        self._check = check
+        self._watch = watch
+        self._pool = pool
         self._counts = Counts()
         self._problems: list[Problem] = []
-        self._folders: dict[int, _Folder] = {}
         self._stack: list[Task] = []
-        self._next_number = 0
-        self._workers: dict[Connection, int] = {}  # channel -> tasks it has
-        self._processes: list[BaseProcess] = []
+        self._numbers = count()
+        self._asked: dict[int, tuple[Folder, Task]] = {}
         self._shown_at = 0.0
-        self._time_text = LocalTimeText()
-        self._root_tree: bytes | None = None
-        self._start_workers()  # before any thread of this run is started
-        self._index = IndexWriter(job.repository, clock, check)
-        self._uploads = Uploads(job.repository.save_pack)
-        self._trees = Packer(
-            BlobType.TREE, job.repository.sealer(), job.repository.codec(), self._uploads.submit
-        )
-        self._chunks = ChunkStore(job)
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="large-file")
-        self._reading: dict[Future[tuple[bytes, str | None, list[Problem]]], _Folder] = {}
+        self._index = IndexWriter(job.repository, watch.clock, watch.check)
+        self._trees = TreeStore(job.repository, job.seen, self._counts)
+        self._large = LargeFiles(job)
+        self._folders = Folders(parent_tree, self._trees.store, self._counts)
 
-    # --- the course of it
-
-    def run(self, parent_tree: bytes | None) -> Archived:
-        top = _Folder(b"/", None, b"", "", parent_tree)
-        self._plant_roots(top)
-        self._entry_done(top)  # the folder's own share of `pending`
-        while self._folders_unfinished():
-            self._check()
-            self._dispatch()
+    def run(self) -> Archived:
+        """The whole course."""
+        for folder, entries in plant_roots(self._job, self._folders, self._problems):
+            self._ask(folder, entries)
+        while self._folders.root_tree is None:
+            self._watch.check()
+            self._pool.offer(self._stack)
             self._collect()
             self._show()
-        self._finish_workers()
-        counts, packs = self._chunks.finish()
-        self._note(counts, packs)
-        self._trees.flush()
-        self._index.add(self._uploads.finish())
+        for answer in self._pool.finish():
+            self._note(answer.counts, answer.packs)
+        self._note(*self._large.finish())
+        self._index.add(self._trees.finish())
         self._index.flush()
-        if self._root_tree is None:
-            raise DrctlError("internal error: the run ended without a root tree")
-        self._emit(Progressed(self._counts.files, self._counts.bytes))
-        return Archived(self._root_tree, self._counts, tuple(self._problems))
+        self._watch.emit(Progressed(self._counts.files, self._counts.bytes))
+        return Archived(self._folders.root_tree, self._counts, tuple(self._problems))
 
-    def close(self) -> None:
-        """End what still runs, after a failure too."""
-        for channel in self._workers:
-            channel.close()
-        for process in self._processes:
-            process.join(0.5 if self._root_tree is None else 5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self._readers.shutdown(wait=True, cancel_futures=True)
-        self._chunks.abandon()
-        self._uploads.abandon()
+    def abandon(self) -> None:
+        """End the threads; after a failure what is being stored is waited for."""
+        self._large.abandon()
+        self._trees.abandon()
 
-    def _folders_unfinished(self) -> bool:
-        return self._root_tree is None
-
-    # --- workers
-
-    def _start_workers(self) -> None:
-        # forked, so that the blob table and the source need not be copied or sent
-        context = multiprocessing.get_context("fork")
-        gc.collect()
-        gc.freeze()  # what is shared now stays shared: the collector does not touch it
-        for _ in range(os.cpu_count() or 2):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_worker, args=(self._job, theirs, [*self._workers, ours]), daemon=True)
-            process.start()
-            theirs.close()
-            self._workers[ours] = 0
-            self._processes.append(process)
-        gc.unfreeze()
-
-    def _dispatch(self) -> None:
-        while self._stack:
-            channel = min(self._workers, key=self._workers.__getitem__)
-            if self._workers[channel] >= _TASKS_AHEAD:
-                return
-            self._workers[channel] += 1
-            self._send(channel, self._stack.pop())
-
-    def _send(self, channel: Connection, message: Task | None) -> None:
-        try:
-            channel.send(message)
-        except OSError as exc:
-            raise SourceError("a worker process of this backup died", hint="was it killed for memory?") from exc
+    def _ask(self, folder: Folder, part: list[Entry] | None = None) -> None:
+        number = next(self._numbers)
+        task = Task(number, folder.path, folder.parent_tree, part)
+        self._asked[number] = (folder, task)
+        self._stack.append(task)
 
     def _collect(self) -> None:
-        busy: list[Connection] = [channel for channel, tasks in self._workers.items() if tasks]
-        for future in [future for future in self._reading if future.done()]:
-            folder = self._reading.pop(future)
-            name, node, problems = future.result()
-            self._problems += problems
-            if node is not None:
-                folder.nodes.append((name, node))
-            self._entry_done(folder)
-        counts, packs = self._chunks.take()
-        self._note(counts, packs)
-        self._index.add(self._uploads.take_stored())
-        for channel in wait(busy, timeout=0.02 if self._reading else 0.5) if busy else ():
-            self._receive(channel)  # type: ignore[arg-type]
-        if not busy and self._reading:
-            _wait_for_any(self._reading)
+        if self._pool.busy:
+            for answer in self._pool.answers(0.02 if self._large.busy else 0.5):
+                self._take(answer)
+        elif not self._large.busy:
+            raise DrctlError("internal error: a directory waits for something that nobody does")
+        if self._large.busy:
+            for file in self._large.done(0 if self._pool.busy else 0.1):
+                if file.problem:
+                    self._problems.append(file.problem)
+                if file.node:
+                    file.folder.nodes.append((file.name, file.node))
+                self._folders.one_done(file.folder)
+        self._note(*self._large.take_stored())
 
-    def _receive(self, channel: Connection) -> None:
-        answer = self._next_answer(channel)
-        self._workers[channel] -= 1
-        folder = self._folders.pop(answer.number)
+    def _take(self, answer: Answer) -> None:
+        folder, task = self._asked.pop(answer.number)
         self._note(answer.counts, answer.packs)
         self._problems += answer.problems
-        if not answer.opened and folder.above is not None:
-            self._leave_out(folder)
-            return
         if answer.tree is not None:
-            self._tree_done(folder, answer.tree)
+            self._folders.finish(folder, answer.tree)
+            return
+        if not answer.opened and task.part is None:
+            if folder.above is None:
+                raise SourceError(f"/: {answer.problems[0].reason}")
+            self._folders.leave_out(folder)
             return
         folder.nodes += answer.nodes
         for part in answer.parts:
             folder.pending += 1
-            self._push(folder, Task(0, folder.path, folder.parent_tree, part))
+            self._ask(folder, part)
         for child in answer.children:
-            self._push_child(folder, child)
-        for name, known in answer.large:
-            self._read_large(folder, name, known)
-        self._entry_done(folder)
-
-    def _next_answer(self, channel: Connection) -> Answer:
-        try:
-            answer = channel.recv()
-        except (EOFError, OSError) as exc:
-            raise SourceError("a worker process of this backup died", hint="was it killed for memory?") from exc
-        if isinstance(answer, DrctlError):
-            raise answer
-        if not isinstance(answer, Answer):
-            raise SourceError(f"a worker process of this backup answered {type(answer).__name__}")
-        return answer
-
-    def _finish_workers(self) -> None:
-        for channel in self._workers:
-            self._send(channel, None)
-        for channel in self._workers:
-            answer = self._next_answer(channel)
-            self._note(answer.counts, answer.packs)
-
-    # --- folders
-
-    def _push(self, folder: _Folder, task: Task) -> None:
-        self._next_number += 1
-        self._folders[self._next_number] = folder
-        self._stack.append(task._replace(number=self._next_number))
-
-    def _push_child(self, above: _Folder, child: Child) -> None:
-        path = above.path.rstrip(b"/") + b"/" + child.name
-        folder = _Folder(path, above, child.name, child.unfinished_node, child.parent_tree, is_new=child.is_new)
-        above.pending += 1
-        self._push(folder, Task(0, path, child.parent_tree))
-
-    def _entry_done(self, folder: _Folder) -> None:
-        folder.pending -= 1
-        if folder.pending == 0:
-            folder.nodes.sort(key=lambda named: named[0])
-            self._tree_done(folder, self._store_tree(join_tree(node for _, node in folder.nodes)))
-
-    def _store_tree(self, tree: bytes) -> bytes:
-        identifier = hash_of(tree)
-        if identifier not in self._job.repository.blobs and self._job.seen.claim(identifier):
-            self._counts.tree_blobs += 1
-            self._counts.bytes_added += len(tree)
-            self._counts.bytes_stored += self._trees.add(identifier, tree)
-        return identifier
-
-    def _tree_done(self, folder: _Folder, tree: bytes) -> None:
-        if folder.above is None:
-            self._root_tree = tree
-            return
-        if folder.is_new:
-            self._counts.dirs_new += 1
-        elif tree == folder.parent_tree:
-            self._counts.dirs_unmodified += 1
-        else:
-            self._counts.dirs_changed += 1
-        node = f'{folder.unfinished_node[:-1]},"subtree":"{tree.hex()}"}}'
-        folder.above.nodes.append((folder.name, node))
-        folder.nodes = []
-        self._entry_done(folder.above)
-
-    def _leave_out(self, folder: _Folder) -> None:
-        """A directory that could not be opened is not in the tree: an empty one would be a lie."""
-        if folder.above is not None:
-            self._entry_done(folder.above)
-
-    # --- roots and the chain above them
-
-    def _plant_roots(self, top: _Folder) -> None:
-        chain: dict[bytes, _Folder] = {b"/": top}
-        planted = 0
-        for root in self._job.source.roots:
-            if root == b"/":
-                top.pending += 1
-                self._push(top, Task(0, b"/", top.parent_tree))
-                planted += 1
-                continue
-            try:
-                above = self._folder_above(root, chain)
-                planted += self._plant(above, root)
-            except OSError as exc:
-                self._problems.append(problem_of(root, exc))
-        for path in sorted(chain, key=len, reverse=True):
-            if path != b"/":
-                self._entry_done(chain[path])
-        if not planted:
-            first = self._problems[0]
-            raise SourceError(
-                f"{os.fsdecode(first.path)}: {first.reason}", hint="nothing of this source could be read"
-            )
-
-    def _folder_above(self, root: bytes, chain: dict[bytes, _Folder]) -> _Folder:
-        path = b""
-        folder = chain[b"/"]
-        for name in root.split(b"/")[1:-1]:
-            path += b"/" + name
-            if path not in chain:
-                chain[path] = self._ancestor(path, folder)
-            folder = chain[path]
-        return folder
-
-    def _ancestor(self, path: bytes, above: _Folder) -> _Folder:
-        with self._job.source.open_root(path) as directory:
-            entry = directory.entries[0]
-            node = render_node(
-                entry,
-                self._time_text,
-                directory.owner_names(entry.uid, entry.gid),
-                extended_attributes=directory.extended_attributes(entry),
-            )
-        above.pending += 1
-        subtree = self._subtree_of(above.parent_tree, entry.name)
-        return _Folder(path, above, entry.name, node, subtree, is_new=subtree is None)
-
-    def _subtree_of(self, tree: bytes | None, name: bytes) -> bytes | None:
-        if tree is None:
-            return None
-        try:
-            nodes = decode_tree(self._job.repository.load_tree(tree), "parent snapshot")
-        except DrctlError:
-            return None  # a damaged parent only costs time
-        return next((node.subtree for node in nodes if node.name == name), None)
-
-    def _plant(self, above: _Folder, root: bytes) -> int:
-        """A root is done by a worker as a part of the directory it lies in."""
-        with self._job.source.open_root(root) as directory:
-            entries: list[Entry] = list(directory.entries)
-        if not entries:
-            self._problems.append(Problem(root, Trouble.VANISHED, "no such file or directory"))
-            return 0
-        above.pending += 1
-        self._push(above, Task(0, above.path, above.parent_tree, entries))
-        return 1
-
-    # --- large files
-
-    def _read_large(self, folder: _Folder, name: bytes, known: bool) -> None:
-        folder.pending += 1
-        path = folder.path.rstrip(b"/") + b"/" + name
-        self._reading[self._readers.submit(self._large_file, path, known)] = folder
-
-    def _large_file(self, path: bytes, known: bool) -> tuple[bytes, str | None, list[Problem]]:
-        name = path.rsplit(b"/", 1)[1]
-        try:
-            with self._job.source.open_root(path) as directory:
-                if not directory.entries:
-                    return name, None, [Problem(path, Trouble.VANISHED, "no such file")]
-                entry = directory.entries[0]
-                reader = directory.open(entry)
-                try:
-                    parts = read_parts(reader.readinto, reader.hole, reader.skip)
-                    content, size = self._chunks.store(parts)
-                    changed = reader.changed()
-                finally:
-                    reader.close()
-                node = render_node(
-                    entry,
-                    LocalTimeText(),
-                    directory.owner_names(entry.uid, entry.gid),
-                    content=content,
-                    size=size,
-                    extended_attributes=directory.extended_attributes(entry),
-                )
-        except OSError as exc:
-            return name, None, [problem_of(path, exc)]
-        problems = [Problem(path, Trouble.CHANGED, "it changed while being read")] if changed else []
-        self._count_large(size, known)
-        return name, node, problems
-
-    def _count_large(self, size: int, known: bool) -> None:
-        counts = Counts(files_new=not known, files_changed=known, bytes=size)
-        self._chunks.count(counts)
-
-    # --- bookkeeping
+            self._ask(self._folders.begin(folder, child.name, child.unfinished_node, child.parent_tree))
+        for entry, known in answer.large:
+            folder.pending += 1
+            self._large.add(folder, entry, known)
+        self._folders.one_done(folder)
 
     def _note(self, counts: Counts, packs: list[StoredPack]) -> None:
         self._counts.add(counts)
         self._index.add(packs)
 
     def _show(self) -> None:
-        now = self._clock.monotonic()
+        now = self._watch.clock.monotonic()
         if now - self._shown_at >= _PROGRESS_EVERY_S:
             self._shown_at = now
             current = os.fsdecode(self._stack[-1].path) if self._stack else ""
-            self._emit(Progressed(self._counts.files, self._counts.bytes, current))
+            self._watch.emit(Progressed(self._counts.files, self._counts.bytes, current))
 
 
-def _worker(job: Job, channel: Connection, others: list[Connection]) -> None:
-    for other in others:
-        other.close()  # or a worker would keep its siblings' pipes open
-    serve(job, channel)
+# --- the roots, and the chain of directories above them
 
 
-def _wait_for_any(futures: dict[Future[tuple[bytes, str | None, list[Problem]]], _Folder]) -> None:
-    from concurrent.futures import FIRST_COMPLETED  # noqa: PLC0415
-    from concurrent.futures import wait as wait_futures  # noqa: PLC0415
+def plant_roots(
+    job: Job, folders: Folders, problems: list[Problem]
+) -> Iterator[tuple[Folder, list[Entry] | None]]:
+    """The first tasks: each root as a part of the directory that holds it. SourceError when there
+    are none."""
+    chain = {b"/": folders.top}
+    planted = 0
+    for root in job.source.roots:
+        if root == b"/":
+            planted += 1
+            folders.top.pending += 1
+            yield folders.top, None
+            continue
+        try:
+            above = _folder_above(job, folders, root, chain)
+            with job.source.open_root(root) as directory:
+                entries = list(directory.entries)
+                problems += [Problem(root, Trouble.UNREADABLE, reason) for _, reason in directory.unreadable]
+        except OSError as exc:
+            problems.append(problem_of(root, exc))
+            continue
+        if entries:
+            planted += 1
+            above.pending += 1
+            yield above, entries
+    if not planted:
+        raise _nothing_there(problems)
+    for path in sorted(chain, key=len, reverse=True):
+        folders.one_done(chain[path])  # the roots are all they wait for
 
-    wait_futures(futures, timeout=0.1, return_when=FIRST_COMPLETED)
+
+def _nothing_there(problems: Sequence[Problem]) -> SourceError:
+    first = problems[0]
+    return SourceError(
+        f"{os.fsdecode(first.path)}: {first.reason}", hint="nothing of this source could be read"
+    )
+
+
+def _folder_above(job: Job, folders: Folders, root: bytes, chain: dict[bytes, Folder]) -> Folder:
+    folder = folders.top
+    for name in root.split(b"/")[1:-1]:
+        path = folder.path_of(name)
+        if path not in chain:
+            chain[path] = _ancestor(job, folders, path, folder)
+        folder = chain[path]
+    return folder
+
+
+def _ancestor(job: Job, folders: Folders, path: bytes, above: Folder) -> Folder:
+    with job.source.open_root(path) as directory:
+        entry = directory.entries[0]
+        node = render_node(
+            entry,
+            LocalTimeText(),
+            directory.owner_names(entry.uid, entry.gid),
+            extended_attributes=directory.extended_attributes(entry),
+        )
+    return folders.begin(above, entry.name, node, subtree_of(job.repository, above.parent_tree, entry.name))
+
+
+def subtree_of(repository: Repository, tree: bytes | None, name: bytes) -> bytes | None:
+    """What a parent snapshot's tree has under a name; None where it has none or cannot be read,
+    which only costs time."""
+    if tree is None:
+        return None
+    try:
+        nodes = decode_tree(repository.load_tree(tree), "parent snapshot")
+    except DrctlError:
+        return None
+    return next((node.subtree for node in nodes if node.name == name), None)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
 from drctl.domain.plan import Chunker
-from drctl.ports import Entry, TreeSource
-from drctl.repository.chunker import Cutter, FastCdcCutter, FixedCutter
+from drctl.ports import Directory, Entry, TreeSource
+from drctl.repository.chunker import Cutter, FastCdcCutter
 from drctl.repository.repo import Repository
 from drctl.repository.seen import SeenBlobs
 from drctl.repository.uploads import StoredPack
@@ -79,7 +80,7 @@ class Task(NamedTuple):
     number: int
     path: bytes
     parent_tree: bytes | None
-    part: list[Entry] | None = None  # only these entries; None: list it
+    part: list[Entry] | None = None  # only these entries (of a huge directory, or a root); None: all
 
 
 class Child(NamedTuple):
@@ -99,7 +100,7 @@ class Answer(NamedTuple):
     tree: bytes | None
     nodes: list[tuple[bytes, str]]
     children: list[Child]
-    large: list[tuple[bytes, bool]]  # name, and whether the parent has it (changed rather than new)
+    large: list[tuple[Entry, bool]]  # and whether the parent has it (changed rather than new)
     parts: list[list[Entry]]
     problems: list[Problem]
     counts: Counts
@@ -114,9 +115,14 @@ class Job:
     repository: Repository
     source: TreeSource
     seen: SeenBlobs
-    chunker: Chunker
     make_cutter: Callable[[], Cutter]
     trust_before_ns: int  # unchanged metadata is trusted if the last change lies before; 0: never
+
+    def open(self, path: bytes, name: bytes | None = None) -> Directory:
+        """The directory at `path`, which may be known only for holding a root called `name`."""
+        if name is not None and (root := below(path) + name) in self.source.roots:
+            return self.source.open_root(root)
+        return self.source.open_directory(path)
 
     @property
     def inline_limit(self) -> int:
@@ -124,20 +130,24 @@ class Job:
         return LARGE_FILE if self.source.block_size is None else 0
 
 
-def trust_before(parent_start_ns: int | None) -> int:
-    """Changes later than this may have the same stamp as what the parent run read."""
-    return 0 if parent_start_ns is None else parent_start_ns - _TICK_NS
+def below(path: bytes) -> bytes:
+    """What stands before the names of a directory's entries."""
+    return path if path.endswith(b"/") else path + b"/"
 
 
-def cutter_factory(chunker: Chunker, polynomial: int, block_size: int | None) -> Callable[[], Cutter]:
-    """How this run cuts. Choosing fails here, not in the middle of a backup."""
-    if block_size is not None:
-        return lambda: FixedCutter(block_size)
+def trust_before(parent_start: datetime | None) -> int:
+    """Up to when (ns since the epoch) an unchanged stamp means an unchanged file: what changed
+    later may carry the stamp that the parent run saw. 0, never, without a parent."""
+    return 0 if parent_start is None else int(parent_start.timestamp() * 10**9) - _TICK_NS
+
+
+def cutter_factory(chunker: Chunker, polynomial: int) -> Callable[[], Cutter]:
+    """How this run cuts. A cutter that is not installed fails here, not in the middle of a backup."""
     match chunker:
         case Chunker.FASTCDC:
             return FastCdcCutter
         case Chunker.RESTIC:
-            from drctl.repository.rabin import RabinCutter  # noqa: PLC0415 - an optional extra
+            from drctl.repository.rabin import RabinCutter
 
             RabinCutter(polynomial)
             return lambda: RabinCutter(polynomial)

@@ -15,7 +15,17 @@ from multiprocessing.connection import Connection
 
 from drctl.errors import CorruptError, DrctlError
 from drctl.ports import Directory, Entry, Reader, SwappedError
-from drctl.repository.archive_job import Answer, Child, Counts, Job, LocalTimeText, Problem, Task, Trouble
+from drctl.repository.archive_job import (
+    Answer,
+    Child,
+    Counts,
+    Job,
+    LocalTimeText,
+    Problem,
+    Task,
+    Trouble,
+    below,
+)
 from drctl.repository.chunker import MIN_CHUNK, split
 from drctl.repository.ids import hash_of
 from drctl.repository.pack import BlobType
@@ -66,7 +76,7 @@ class TreeWorker:
     def process(self, task: Task) -> Answer:
         """Do one task."""
         try:
-            with self._job.source.open_directory(task.path) as directory:
+            with self._job.open(task.path, task.part[0].name if task.part else None) as directory:
                 return self._directory(task, directory)
         except OSError as exc:
             self._problems.append(problem_of(task.path, exc))
@@ -81,9 +91,7 @@ class TreeWorker:
     def _answer(self, number: int, *, opened: bool = True) -> Answer:
         problems, self._problems = self._problems, []
         counts, self._counts = self._counts, Counts()
-        return Answer(
-            number, None, [], [], [], [], problems, counts, self._uploads.take_stored(), opened
-        )
+        return Answer(number, None, [], [], [], [], problems, counts, self._uploads.take_stored(), opened)
 
     def _directory(self, task: Task, directory: Directory) -> Answer:
         parts: list[list[Entry]] = []
@@ -92,14 +100,14 @@ class TreeWorker:
         else:
             entries = list(directory.entries)
             for name, reason in directory.unreadable:
-                self._problems.append(Problem(task.path + b"/" + name, Trouble.UNREADABLE, reason))
+                self._problems.append(Problem(below(task.path) + name, Trouble.UNREADABLE, reason))
             if len(entries) > 2 * _PART:
                 parts = [entries[at : at + _PART] for at in range(_PART, len(entries), _PART)]
                 entries = entries[:_PART]
         parent = self._parent_nodes(task.parent_tree)
         nodes: list[tuple[bytes, str]] = []
         children: list[Child] = []
-        large: list[tuple[bytes, bool]] = []
+        large: list[tuple[Entry, bool]] = []
         for entry in entries:
             before = parent.get(entry.name)
             kind = entry.mode & 0o170000
@@ -107,7 +115,7 @@ class TreeWorker:
                 if kind == stat.S_IFREG:
                     node = self._file(directory, task.path, entry, before)
                     if node is None:
-                        large.append((entry.name, before is not None))
+                        large.append((entry, before is not None))
                     else:
                         nodes.append((entry.name, node))
                 elif kind == stat.S_IFDIR:
@@ -115,7 +123,7 @@ class TreeWorker:
                 else:
                     nodes.append((entry.name, self._special(directory, entry)))
             except OSError as exc:
-                self._problems.append(problem_of(task.path + b"/" + entry.name, exc))
+                self._problems.append(problem_of(below(task.path) + entry.name, exc))
         if children or large or parts or task.part is not None:
             answer = self._answer(task.number)
             return answer._replace(nodes=nodes, children=children, large=large, parts=parts)
@@ -150,7 +158,10 @@ class TreeWorker:
             parent_tree = bytes.fromhex(str(before["subtree"]))
         attributes = self._attributes(directory, entry)
         node = render_node(
-            entry, self._time_text, directory.owner_names(entry.uid, entry.gid), extended_attributes=attributes
+            entry,
+            self._time_text,
+            directory.owner_names(entry.uid, entry.gid),
+            extended_attributes=attributes,
         )
         return Child(entry.name, node, parent_tree, before is None)
 
@@ -167,9 +178,7 @@ class TreeWorker:
     def _attributes(self, directory: Directory, entry: Entry) -> list[tuple[bytes, bytes]]:
         return list(directory.extended_attributes(entry))
 
-    def _file(
-        self, directory: Directory, path: bytes, entry: Entry, before: RawNode | None
-    ) -> str | None:
+    def _file(self, directory: Directory, path: bytes, entry: Entry, before: RawNode | None) -> str | None:
         """The node of a regular file, or None when it is left to the main process."""
         if before is not None and self._is_unchanged(entry, before):
             node = self._unchanged_file(directory, entry, before)
@@ -183,7 +192,7 @@ class TreeWorker:
             content, size, settled = self._read(directory, entry)
         if not settled:
             self._problems.append(
-                Problem(path + b"/" + entry.name, Trouble.CHANGED, "it changed while being read, twice")
+                Problem(below(path) + entry.name, Trouble.CHANGED, "it changed while being read, twice")
             )
         if before is None:
             self._counts.files_new += 1

@@ -1,4 +1,4 @@
-"""Cutting a stream into chunks: by content (FastCDC, or restic's own Rabin cutter) or fixed.
+"""Cutting a stream into chunks by content: FastCDC here, restic's own Rabin cutter in `rabin`.
 
 Files up to 512 KiB are one chunk under either content cutter, as in restic, so that they dedup
 across both tools. Invariant: the chunks of a stream, joined, are the stream.
@@ -43,21 +43,6 @@ class FastCdcCutter:
                 return
             done += chunk.length
             yield chunk.length
-
-
-class FixedCutter:
-    """Blocks of one size, aligned to the front: for raw images, where content moves in place."""
-
-    def __init__(self, block_size: int) -> None:
-        self._block_size = block_size
-
-    def cut(self, window: memoryview, last: bool) -> Iterator[int]:
-        """See `Cutter.cut`."""
-        whole, rest = divmod(len(window), self._block_size)
-        for _ in range(whole):
-            yield self._block_size
-        if last and rest:
-            yield rest
 
 
 def split(cutter: Cutter, parts: Iterator[Buffer]) -> Iterator[bytes]:

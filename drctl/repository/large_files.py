@@ -1,129 +1,143 @@
-"""Files of many chunks: read and cut one after the other, their chunks sealed by a pool of threads.
+"""Files of many chunks: read and cut one after the other, by threads of the main process.
 
-The libraries give the interpreter lock back on big buffers, so threads of the main process use
-all cores here. Invariant: the chunks in flight are bounded, so memory does not grow with the size
-of a file; a file's content lists its chunks in order whatever order they were stored in.
+Invariant: what is read of a file is bounded by the chunks in flight, whatever its size; holes cost
+nothing but time.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
-from drctl.ports import Buffer
-from drctl.repository.archive_job import Counts, Job
+from drctl.ports import Buffer, Entry, Reader
+from drctl.repository.archive_job import Counts, Job, LocalTimeText, Problem, Trouble
+from drctl.repository.archive_worker import problem_of
+from drctl.repository.chunk_store import ChunkStore
 from drctl.repository.chunker import split
-from drctl.repository.ids import hash_of
-from drctl.repository.pack import BlobType
-from drctl.repository.packer import Packer, seal_blob
-from drctl.repository.uploads import StoredPack, Uploads
+from drctl.repository.folders import Folder
+from drctl.repository.tree import render_node
+from drctl.repository.uploads import StoredPack
 
 _READ = 2**20
+_READERS = 2
 
 
-class ChunkStore:
-    """Stores the chunks of large files in parallel. Its methods may be called from any thread."""
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """What became of a large file; no node where it could not be read."""
 
-    def __init__(self, job: Job, threads: int | None = None) -> None:
-        count = threads or os.cpu_count() or 2
+    folder: Folder
+    name: bytes
+    node: str | None
+    problem: Problem | None
+
+
+class LargeFiles:
+    """Reads large files in the background. `add`, `done` and `finish` are for one thread."""
+
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._uploads = Uploads(job.repository.save_pack)
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="chunk")
-        self._in_flight = threading.BoundedSemaphore(2 * count)
-        self._guard = threading.Lock()
-        self._counts = Counts()
-        repository = job.repository
-        self._packer = Packer(BlobType.DATA, repository.sealer(), repository.codec(), self._uploads.submit)
+        self._chunks = ChunkStore(job.repository, job.seen)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="large-file")
+        self._reading: set[Future[ReadFile]] = set()
 
-    def store(self, parts: Iterator[Buffer]) -> tuple[list[str], int]:
-        """All chunks of one stream: their ids in hexadecimal, and the stream's length in bytes."""
-        futures: list[Future[None]] = []
-        content: list[str] = []
-        size = 0
-        for chunk in split(self._job.make_cutter(), parts):
-            size += len(chunk)
-            self._in_flight.acquire()
-            position = len(content)
-            content.append("")
-            futures.append(self._pool.submit(self._chunk, chunk, content, position))
-            if len(futures) >= 64:
-                futures = _without_finished(futures)
-        for future in futures:
-            future.result()
-        return content, size
+    @property
+    def busy(self) -> bool:
+        """Whether any file is being read or waits to be."""
+        return bool(self._reading)
 
-    def repeat(self, chunk: Buffer, times: int) -> list[str]:
-        """The content of `times` equal chunks (a hole), stored once."""
-        content = [""]
-        self._in_flight.acquire()
-        self._chunk(bytes(chunk), content, 0)
-        return content * times
+    def add(self, folder: Folder, entry: Entry, known: bool) -> None:
+        """Read a file. `known`: the parent snapshot has it, so it is changed rather than new."""
+        self._reading.add(self._readers.submit(self._read, folder, entry, known))
 
-    def take(self) -> tuple[Counts, list[StoredPack]]:
+    def done(self, timeout_s: float) -> list[ReadFile]:
+        """The files that are finished; waits for the first at most `timeout_s`."""
+        finished, self._reading = wait(self._reading, timeout_s, "FIRST_COMPLETED")
+        return [future.result() for future in finished]
+
+    def take_stored(self) -> tuple[Counts, list[StoredPack]]:
         """What was stored since the last call."""
-        with self._guard:
-            counts, self._counts = self._counts, Counts()
-        return counts, self._uploads.take_stored()
+        return self._chunks.take_stored()
 
     def finish(self) -> tuple[Counts, list[StoredPack]]:
         """Store what is left over and wait for it."""
-        self._pool.shutdown(wait=True)
-        with self._guard:
-            self._packer.flush()
-        packs = self._uploads.finish()
-        return self._counts, packs
+        return self._chunks.finish()
 
     def abandon(self) -> None:
-        """Start nothing more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._uploads.abandon()
+        """Start nothing more, wait for what runs."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._chunks.abandon()
+        self._readers.shutdown(wait=True)
 
-    def _chunk(self, chunk: bytes, content: list[str], position: int) -> None:
+    def _read(self, folder: Folder, entry: Entry, known: bool) -> ReadFile:
+        path = folder.path_of(entry.name)
         try:
-            repository = self._job.repository
-            identifier = hash_of(chunk)
-            content[position] = identifier.hex()
-            if identifier in repository.blobs or not self._job.seen.claim(identifier):
-                return
-            sealed, raw_length = seal_blob(identifier, chunk, repository.sealer(), repository.codec())
-            with self._guard:
-                stored = self._packer.add_sealed(identifier, sealed, raw_length)
-                self._counts.data_blobs += 1
-                self._counts.bytes_added += len(chunk)
-                self._counts.bytes_stored += stored
-        finally:
-            self._in_flight.release()
+            with self._job.open(folder.path, entry.name) as directory:
+                reader = directory.open(entry)
+                try:
+                    content, size = self._content(reader)
+                    changed = reader.changed()
+                finally:
+                    reader.close()
+                node = render_node(
+                    entry,
+                    LocalTimeText(),
+                    directory.owner_names(entry.uid, entry.gid),
+                    content=content,
+                    size=size,
+                    extended_attributes=directory.extended_attributes(entry),
+                )
+        except OSError as exc:
+            return ReadFile(folder, entry.name, None, problem_of(path, exc))
+        self._chunks.count(Counts(files_new=not known, files_changed=known, bytes=size))
+        problem = Problem(path, Trouble.CHANGED, "it changed while being read") if changed else None
+        return ReadFile(folder, entry.name, node, problem)
+
+    def _content(self, reader: Reader) -> tuple[list[str], int]:
+        block = self._job.source.block_size
+        if block is None:
+            return self._chunks.store(split(self._job.make_cutter(), _parts(reader)))
+        return self._chunks.store(_blocks(reader, block))
 
 
-def _without_finished(futures: list[Future[None]]) -> list[Future[None]]:
-    running = []
-    for future in futures:
-        if future.done():
-            future.result()  # raises what the chunk failed with
-        else:
-            running.append(future)
-    return running
-
-
-def read_parts(
-    read_into: Callable[[memoryview], int], hole: Callable[[int], int], skip: Callable[[int], None]
-) -> Iterator[bytes]:
-    """A file in parts of 1 MiB; a hole is not read but made of zeros."""
-    buffer = bytearray(_READ)
+def _parts(reader: Reader) -> Iterator[Buffer]:
+    """A file in parts of 1 MiB; holes are not read but made of zeros."""
     zeros = bytes(_READ)
+    buffer = bytearray(_READ)
     offset = 0
     with memoryview(buffer) as view:
         while True:
-            empty = hole(offset)
-            if empty >= _READ:
-                skip(_READ)
+            if reader.hole(offset) >= _READ:
+                reader.skip(_READ)
                 offset += _READ
                 yield zeros
                 continue
-            count = read_into(view)
+            count = reader.readinto(view)
             if count == 0:
                 return
             offset += count
-            yield bytes(view[:count])
+            yield view[:count]
+
+
+def _blocks(reader: Reader, size: int) -> Iterator[Buffer | int]:
+    """A file in aligned blocks of one size; a run of blocks in a hole is one block and a number."""
+    offset = 0
+    while True:
+        empty = reader.hole(offset) // size
+        if empty:
+            reader.skip(empty * size)
+            offset += empty * size
+            yield bytes(size)
+            yield empty - 1
+            continue
+        block = bytearray(size)
+        filled = 0
+        with memoryview(block) as view:
+            while filled < size and (count := reader.readinto(view[filled:])):
+                filled += count
+        if filled:
+            yield bytes(block[:filled])
+        if filled < size:
+            return
+        offset += size

@@ -128,7 +128,7 @@ class HeldLock:
         if doubtful:
             self._settle_conflicts()
 
-    def confirm(self) -> None:
+    def confirm(self, *, keep_fresh: bool = True) -> None:
         """Look again after a moment, when whoever locked at the same time is visible; LockedError
         then. Call before the first write; work that only reads may be done in between."""
         if self._confirmed:
@@ -138,8 +138,14 @@ class HeldLock:
             self._clock.sleep(remaining)
         self._settle_conflicts()
         self._confirmed = True
-        self._thread = threading.Thread(target=self._keep_fresh, name="lock-refresh", daemon=True)
-        self._thread.start()
+        if keep_fresh:
+            self.keep_fresh()
+
+    def keep_fresh(self) -> None:
+        """Refresh it from now on, in a thread. Not before forking workers."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._refresh_for_ever, name="lock-refresh", daemon=True)
+            self._thread.start()
 
     def check(self) -> None:
         """LockedError once the lock was lost: whatever is being written must be abandoned."""
@@ -201,7 +207,7 @@ class HeldLock:
             self._files.remove(self._leftovers[-1])
             self._leftovers.pop()
 
-    def _keep_fresh(self) -> None:
+    def _refresh_for_ever(self) -> None:
         interval = REFRESH_EVERY.total_seconds()
         while not self._stop.wait(interval):
             self.refresh()

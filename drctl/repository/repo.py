@@ -94,6 +94,10 @@ class Repository:
             self._local.codec = Codec(self.compression)
         return self._local.sealer  # type: ignore[no-any-return]
 
+    def new_sealer(self) -> Sealer:
+        """Cipher contexts for an owner who is not one thread but guards them with a lock."""
+        return Sealer(self._key)
+
     def codec(self) -> Codec:
         """This thread's compressor."""
         self.sealer()

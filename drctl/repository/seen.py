@@ -23,9 +23,7 @@ class SeenBlobs:
 
     def __init__(self) -> None:
         self._tables = [
-            mmap.mmap(
-                -1, _SLOT << bits, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-            )
+            mmap.mmap(-1, _SLOT << bits, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
             for bits in range(_SMALLEST_BITS, _LARGEST_BITS + 1)
         ]
 
@@ -45,8 +43,3 @@ class SeenBlobs:
                     return True
             bits += 1
         return True  # every table is full: more is stored than needed, nothing is lost
-
-    def close(self) -> None:
-        """Give the memory back."""
-        for table in self._tables:
-            table.close()

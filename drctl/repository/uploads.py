@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+from drctl.errors import StorageError
 from drctl.repository.index import index_fragment
 from drctl.repository.packer import FinishedPack
 
@@ -77,5 +78,8 @@ class Uploads:
         self._slots.release()
 
     def _raise_failure(self) -> None:
+        if isinstance(self._failure, OSError):
+            # never to be taken for an unreadable source
+            raise StorageError(f"a pack could not be stored: {self._failure}") from self._failure
         if self._failure is not None:
             raise self._failure

@@ -100,14 +100,11 @@ class FilesSource:
         parent, name = split(root)
         relative = path[len(parent.rstrip(b"/")) + 1 :] or name
         descriptor = self._anchor(parent).open_directory(relative)
-        try:
-            listing = list_entries(descriptor)
-            if not self._plain:
-                listing = self._apply_rules(descriptor, path, listing)
-            return LocalDirectory(descriptor, listing, self._owner_names)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        return LocalDirectory(descriptor, lambda: self._list(descriptor, path), self._owner_names)
+
+    def _list(self, descriptor: int, path: bytes) -> Listing:
+        listing = list_entries(descriptor)
+        return listing if self._plain else self._apply_rules(descriptor, path, listing)
 
     def open_root(self, path: bytes) -> LocalDirectory:
         """The directory that holds `path`, with that one entry. Above the roots, symlinks are
@@ -118,7 +115,7 @@ class FilesSource:
         descriptor = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             entry = entry_of(name, os.stat(name, dir_fd=descriptor, follow_symlinks=follow))
-            return LocalDirectory(descriptor, _only(entry), self._owner_names, follow=follow)
+            return LocalDirectory(descriptor, lambda: _only(entry), self._owner_names, follow=follow)
         except BaseException:
             os.close(descriptor)
             raise

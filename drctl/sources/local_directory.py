@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -65,19 +65,37 @@ def reason(error: OSError) -> str:
 class LocalDirectory:
     """Implements `ports.Directory`; owns its descriptor. One thread at a time."""
 
-    __slots__ = ("_descriptor", "_follow", "_owner_names", "_user", "entries", "unreadable")
+    __slots__ = ("_descriptor", "_follow", "_list", "_listing", "_owner_names", "_user")
 
     def __init__(
-        self, descriptor: int, listing: Listing, owner_names: OwnerNames, *, follow: bool = False
+        self,
+        descriptor: int,
+        listing: Callable[[], Listing],
+        owner_names: OwnerNames,
+        *,
+        follow: bool = False,
     ) -> None:
-        """`follow`: entries are what symlinks point to (the chain above the roots only)."""
+        """`listing` is called when it is first needed; `follow`: entries are what symlinks point to
+        (the chain above the roots only)."""
         self._descriptor = descriptor
-        self.entries: Sequence[Entry]
-        self.unreadable: Sequence[tuple[bytes, str]]
-        self.entries, self.unreadable = listing
+        self._list = listing
+        self._listing: Listing | None = None
         self._owner_names = owner_names
         self._follow = follow
         self._user = os.geteuid()
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        return self._listed()[0]
+
+    @property
+    def unreadable(self) -> Sequence[tuple[bytes, str]]:
+        return self._listed()[1]
+
+    def _listed(self) -> Listing:
+        if self._listing is None:
+            self._listing = self._list()
+        return self._listing
 
     def open(self, entry: Entry) -> LocalReader:
         flags = _OPEN_QUIETLY if self._user in (0, entry.uid) else _OPEN

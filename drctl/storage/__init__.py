@@ -34,7 +34,7 @@ class StorageKind:
 
 def storage_kinds() -> dict[str, str]:
     """All kinds by name, each with its `module:Class`; an entry point cannot replace our own."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - not needed to show --help
+    from importlib.metadata import entry_points
 
     found = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
     return found | REGISTRY
@@ -42,11 +42,11 @@ def storage_kinds() -> dict[str, str]:
 
 def storage_kind(name: str) -> StorageKind:
     """Load one kind; UsageError with the nearest name when there is none."""
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module
 
     known = storage_kinds()
     if name not in known:
-        from difflib import get_close_matches  # noqa: PLC0415
+        from difflib import get_close_matches
 
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"

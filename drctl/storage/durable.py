@@ -107,7 +107,7 @@ def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:
 
 
 def _rename_without_replacing(old: str, new: str) -> None:
-    import ctypes  # noqa: PLC0415 - the standard library has no renameat2
+    import ctypes
 
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is not None:

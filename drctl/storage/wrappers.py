@@ -124,7 +124,7 @@ class Retrying(_Wrapper):
         return hashlib.sha256(self._storage.load(key)).digest() == ours.digest()
 
     def _try(self, attempt: Callable[[], T]) -> T:
-        import tenacity  # noqa: PLC0415 - not needed to show --help
+        import tenacity
 
         start = self._clock.monotonic()
 
