@@ -80,7 +80,9 @@ class TreeStore:
     def store(self, tree: bytes) -> bytes:
         """Store a tree unless the repository or this run has it; returns its id."""
         identifier = hash_of(tree)
-        if identifier not in self._repository.blobs and self._seen.claim(identifier):
+        if not self._repository.blobs.has(identifier, BlobType.TREE) and self._seen.claim(
+            identifier, BlobType.TREE
+        ):
             self._counts.tree_blobs += 1
             self._counts.bytes_added += len(tree)
             self._counts.bytes_stored += self._packer.add(identifier, tree)

@@ -134,7 +134,7 @@ class TreeWorker:
         """Store a directory's tree unless the repository has it; returns its id."""
         tree = join_tree([node for _, node in nodes])
         identifier = hash_of(tree)
-        if self._is_new(identifier):
+        if self._is_new(identifier, BlobType.TREE):
             self._counts.tree_blobs += 1
             self._counts.bytes_added += len(tree)
             self._counts.bytes_stored += self._trees.add(identifier, tree)
@@ -230,7 +230,9 @@ class TreeWorker:
     def _unchanged_file(self, directory: Directory, entry: Entry, before: RawNode) -> str | None:
         content = before.get("content") or []
         blobs = self._job.repository.blobs
-        if not isinstance(content, list) or not all(bytes.fromhex(item) in blobs for item in content):
+        if not isinstance(content, list) or not all(
+            blobs.has(bytes.fromhex(item), BlobType.DATA) for item in content
+        ):
             return None  # a blob is gone from the repository: reading the file again heals it
         self._counts.files_unmodified += 1
         self._counts.bytes += entry.size
@@ -279,14 +281,14 @@ class TreeWorker:
 
     def _store(self, plain: memoryview) -> str:
         identifier = hash_of(plain)
-        if self._is_new(identifier):
+        if self._is_new(identifier, BlobType.DATA):
             self._counts.data_blobs += 1
             self._counts.bytes_added += len(plain)
             self._counts.bytes_stored += self._data.add(identifier, plain)
         return identifier.hex()
 
-    def _is_new(self, identifier: bytes) -> bool:
-        return identifier not in self._job.repository.blobs and self._job.seen.claim(identifier)
+    def _is_new(self, identifier: bytes, kind: BlobType) -> bool:
+        return not self._job.repository.blobs.has(identifier, kind) and self._job.seen.claim(identifier, kind)
 
 
 def _parts(reader: Reader) -> Iterator[bytes]:

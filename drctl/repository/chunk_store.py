@@ -89,7 +89,9 @@ class ChunkStore:
         try:
             repository = self._repository
             identifier = hash_of(chunk)
-            if identifier not in repository.blobs and self._seen.claim(identifier):
+            if not repository.blobs.has(identifier, BlobType.DATA) and self._seen.claim(
+                identifier, BlobType.DATA
+            ):
                 sealed, raw_length = seal_blob(identifier, chunk, repository.sealer(), repository.codec())
                 with self._guard:
                     self._counts.data_blobs += 1

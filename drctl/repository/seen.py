@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import mmap
 
+from drctl.repository.pack import BlobType
+
 _SMALLEST_BITS = 14
 _LARGEST_BITS = 24
 _SLOT = 32
@@ -27,8 +29,10 @@ class SeenBlobs:
             for bits in range(_SMALLEST_BITS, _LARGEST_BITS + 1)
         ]
 
-    def claim(self, identifier: bytes) -> bool:
+    def claim(self, identifier: bytes, kind: BlobType) -> bool:
         """True: nobody has it, it is the caller's to store. False: it is being stored."""
+        if kind is BlobType.TREE:
+            identifier = identifier[::-1]  # a file may hold the very bytes of a tree: two blobs
         start = int.from_bytes(identifier[:8], "little")
         bits = _SMALLEST_BITS
         for table in self._tables:
