@@ -43,6 +43,23 @@ class BlobTable:
         """Whether a blob of this id and type is known."""
         return self._find(identifier, kind) >= 0
 
+    def position(self, identifier: bytes, kind: BlobType) -> int:
+        """A number from 0 to `len(table)` - 1 that stands for the blob; negative when unknown."""
+        return self._find(identifier, kind)
+
+    def at(self, position: int) -> tuple[bytes, PackedBlob]:
+        """The pack and the blob's place in it, of a `position`."""
+        return self._record(position)
+
+    def pack_number_at(self, position: int) -> int:
+        """Where in `packs` the blob of a `position` has its pack."""
+        start = position * _ENTRY.size + 32
+        return int.from_bytes(self._records[start : start + 4], "little") & ~_TREE_BIT
+
+    def pack_number(self, pack: bytes) -> int | None:
+        """Where in `packs` a pack stands; None when it was not added."""
+        return self._pack_numbers.get(pack)
+
     @property
     def packs(self) -> list[bytes]:
         """Ids of all packs that were added."""
