@@ -21,7 +21,7 @@ from drctl.repository.lock import decode_lock
 from drctl.repository.packread import verify_pack
 from drctl.repository.reach import mark_reachable
 from drctl.repository.repo import FileKind, Repository
-from drctl.repository.sample import Everything, Sample
+from drctl.repository.sample import Amount, Sample, Share
 from drctl.repository.snapshot import decode_snapshot
 from drctl.repository.survey import PackListing, Survey, survey_index
 
@@ -39,7 +39,7 @@ class CheckReport:
     blobs: int
     packs_read: int
     bytes_read: int
-    seed: int | None  # of the sample whose packs were read; None when all or none were
+    seed: int | None  # of the sample whose packs were read; None when nothing was left to chance
 
     @property
     def is_damaged(self) -> bool:
@@ -92,7 +92,7 @@ def check_repository(
         blobs=len(survey.table),
         packs_read=len(chosen),
         bytes_read=sum(size for _, size in chosen),
-        seed=None if sample is None or isinstance(sample, Everything) else seed,
+        seed=seed if isinstance(sample, Share | Amount) else None,
     )
 
 

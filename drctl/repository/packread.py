@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 
 from drctl.errors import AbsentError, CorruptError, StorageError
-from drctl.repository.codec import MAX_BLOB, MAX_TREE
 from drctl.repository.crypto import OVERHEAD
 from drctl.repository.finding import Finding, damage, damage_from
 from drctl.repository.ids import short
-from drctl.repository.pack import BlobType, PackedBlob, encode_header, open_header, sealed_header_length
+from drctl.repository.pack import PackedBlob, encode_header, open_header, sealed_header_length
 from drctl.repository.reach import stretches
 from drctl.repository.repo import Repository
-from drctl.repository.survey import PackListing, header_digest
+from drctl.repository.survey import PackListing, header_digest, max_plain
 
 WHOLE = 32 * 2**20  # packs up to this size are read at once; restic's are 16 MiB unless told otherwise
 _TAIL = 4
@@ -59,8 +58,9 @@ def _verify_stretch(
 ) -> list[Finding]:
     start = stretch[0].offset
     length = stretch[-1].offset + stretch[-1].length - start
-    if length > max_sealed(stretch[0].type):
+    if length > max(max_plain(blob.type) + OVERHEAD for blob in stretch):
         _hash_slices(whole, start, length, digest)
+        # only a blob that comes alone makes a stretch this long
         return [damage(file, f"blob {short(stretch[0].id)} of {length} bytes is larger than any can be")]
     data = whole.read(start, length)
     digest.update(data)
@@ -71,11 +71,6 @@ def _verify_stretch(
         except CorruptError as exc:
             findings.append(damage(file, damage_from(file, exc).what, HINT_PACK))
     return findings
-
-
-def max_sealed(kind: BlobType) -> int:
-    """Stored bytes that no blob of a type exceeds."""
-    return (MAX_TREE if kind is BlobType.TREE else MAX_BLOB) + OVERHEAD
 
 
 def _hash_only(whole: _Window, listing: PackListing) -> list[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from drctl.errors import AbsentError, CorruptError, StorageError
+from drctl.repository.codec import MAX_BLOB, MAX_TREE
 from drctl.repository.crypto import OVERHEAD
 from drctl.repository.finding import Finding, damage, damage_from, note
 from drctl.repository.index import BlobTable
@@ -109,13 +110,20 @@ def header_digest(header: bytes) -> bytes:
     return hashlib.sha256(header).digest()[:16]
 
 
+def max_plain(kind: BlobType) -> int:
+    """Content bytes that no blob of a type exceeds."""
+    return MAX_TREE if kind is BlobType.TREE else MAX_BLOB
+
+
 def _problems(blobs: Iterable[PackedBlob]) -> list[str]:
-    """What no pack can look like: overlaps, gaps, blobs shorter than an empty one."""
+    """What no pack can look like: overlaps, gaps, absurd lengths."""
     problems, end = [], 0
     for blob in blobs:
         name = f"blob {blob.id.hex()[:8]}"
         if blob.length < OVERHEAD:
             problems.append(f"{name} has {blob.length} bytes, less than an empty blob")
+        if blob.plain_length > max_plain(blob.type):
+            problems.append(f"{name} claims {blob.plain_length} bytes, more than any can have")
         if blob.offset < end:
             problems.append(f"{name} at {blob.offset} overlaps the one before it")
         elif blob.offset > end:
