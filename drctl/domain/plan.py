@@ -114,7 +114,7 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the business calls one thing."""
+    """What the business calls one thing. `objectives` stand in for the policy's, class by class."""
 
     name: str
     policy: str
@@ -124,6 +124,7 @@ class Service:
     owner: str | None = None
     tenant: str | None = None
     contacts: tuple[Contact, ...] = ()
+    objectives: Mapping[DisasterClass, Objective] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
