@@ -92,6 +92,8 @@ def _parse(line: str) -> _Pattern | None:
     text = text if text.endswith("\\ ") else text.rstrip(" ")
     if not text or text.startswith("#"):
         return None
+    if "[[:" in text:
+        raise ValueError(f"character classes like [[:alpha:]] are not known: {text!r}")
     only_directories = text.endswith("/")
     body = text.removesuffix("/")
     if body.endswith("/**"):  # "everything inside", never the directory itself
@@ -102,7 +104,7 @@ def _parse(line: str) -> _Pattern | None:
     except (GitIgnorePatternError, re.error):
         expression = None
     # git ignores what it cannot read; in a plan it is a slip that would store what was not meant
-    if expression is None or excludes is None or "[[:" in text:
+    if expression is None or excludes is None:
         raise ValueError(f"not a pattern that matches anything: {text!r}")
     if expression == ".":  # how pathspec writes "whatever there is"
         expression = ".+"

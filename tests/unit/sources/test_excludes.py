@@ -191,7 +191,7 @@ def test_any_patterns_mean_what_git_says(tree: Path, patterns: list[str]) -> Non
 
 @pytest.mark.parametrize("line", ["/", "!", "a[b", "[[:alpha:]]", "a[z-a]"])
 def test_a_pattern_that_would_silently_match_nothing_is_refused(line: str) -> None:
-    with pytest.raises(ValueError, match="not a pattern"):
+    with pytest.raises(ValueError, match=r"not a pattern|not known"):
         Excludes([line])
 
 

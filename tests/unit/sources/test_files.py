@@ -349,10 +349,11 @@ def test_a_file_under_a_lease_is_waited_for(tmp_path: Path) -> None:
         [sys.executable, "-c", """
 import fcntl, os, signal, sys
 descriptor = os.open(sys.argv[1], os.O_RDWR)
-signal.signal(signal.SIGIO, lambda *_: fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 print("held", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGIO])
+fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 """  , str(path)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
