@@ -15,7 +15,7 @@ from drctl.errors import UsageError
 from drctl.ports import Entry
 from drctl.sources.anchor import Anchor
 from drctl.sources.excludes import Excludes
-from drctl.sources.local_directory import Listing, LocalDirectory, OwnerNames, entry_of, list_entries
+from drctl.sources.local_directory import Listing, LocalDirectory, OwnerNames, list_entries, open_only
 from drctl.sources.roots import check_absolute, contains, normalise_roots, split
 
 CACHE_TAG = b"CACHEDIR.TAG"
@@ -110,15 +110,7 @@ class FilesSource:
         """The directory that holds `path`, with that one entry. Above the roots, symlinks are
         followed: there the entry is the directory that holds a root, by whatever way. "/" is held
         by itself, under the name "."."""
-        parent, name = split(path)
-        follow = path not in self.roots
-        descriptor = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            entry = entry_of(name, os.stat(name, dir_fd=descriptor, follow_symlinks=follow))
-            return LocalDirectory(descriptor, lambda: _only(entry), self._owner_names, follow=follow)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        return open_only(path, self._owner_names, follow=path not in self.roots)
 
     def close(self) -> None:
         while self._anchors:
@@ -171,12 +163,6 @@ class FilesSource:
                 return True
             path = os.path.dirname(path)
         return False
-
-
-def _only(entry: Entry) -> Listing:
-    if entry.mode & 0o170000 == 0o140000:
-        return [], [(entry.name, "a socket cannot be backed up")]
-    return [entry], []
 
 
 def _begins_with(directory: int, entry: Entry, signature: bytes) -> bool:

@@ -57,6 +57,23 @@ def entry_of(name: bytes, seen: os.stat_result) -> Entry:
     )  # fmt: skip
 
 
+def open_only(path: bytes, owner_names: OwnerNames, *, follow: bool) -> LocalDirectory:
+    """The directory that holds `path`, with that one entry; "/" is held by itself, as ".". `follow`:
+    the entry is what a symlink leads to. OSError when there is nothing."""
+    parent, name = os.path.split(path)
+    name = name or b"."
+    descriptor = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        entry = entry_of(name, os.stat(name, dir_fd=descriptor, follow_symlinks=follow))
+        listing: Listing = ([entry], [])
+        if stat.S_ISSOCK(entry.mode):
+            listing = ([], [(name, "a socket cannot be backed up")])
+        return LocalDirectory(descriptor, lambda: listing, owner_names, follow=follow)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def reason(error: OSError) -> str:
     """What the system says, without the name (it stands beside it)."""
     return error.strerror.lower() if error.strerror else type(error).__name__
