@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator
 import orjson
 
 from drctl.errors import CorruptError
+from drctl.repository.crypto import OVERHEAD
 from drctl.repository.fields import UINT32, mapping, number, sequence, text
 from drctl.repository.ids import parse_id
 from drctl.repository.pack import BlobType, PackedBlob
 
+_LENGTHS = struct.Struct("<II")  # the last two of an entry
 _ENTRY = struct.Struct("<32sIIII")  # id, pack number (top bit: tree), offset, length, raw length
 _TREE_BIT = 1 << 31
 _EMPTY = 0xFFFFFFFF
@@ -55,6 +57,11 @@ class BlobTable:
         """Where in `packs` the blob of a `position` has its pack."""
         start = position * _ENTRY.size + 32
         return int.from_bytes(self._records[start : start + 4], "little") & ~_TREE_BIT
+
+    def plain_length_at(self, position: int) -> int:
+        """Bytes of content of the blob of a `position`."""
+        length, raw_length = _LENGTHS.unpack_from(self._records, position * _ENTRY.size + 40)
+        return int(raw_length or length - OVERHEAD)
 
     def pack_number(self, pack: bytes) -> int | None:
         """Where in `packs` a pack stands; None when it was not added."""

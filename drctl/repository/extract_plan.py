@@ -1,0 +1,326 @@
+"""Deciding what a restore has to make: the snapshot's trees walked into one compact table.
+
+Invariant: planning writes nothing. A directory that cannot be read is listed and left out, so that
+one damaged tree does not cost the rest; what would take unbounded work (depth, cycles, trees that
+repeat themselves) ends the plan.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from drctl.errors import CorruptError, DrctlError, ExitCode, UsageError
+from drctl.repository.ids import short
+from drctl.repository.index import BlobTable
+from drctl.repository.node_reader import FoundNode, NodeReader
+from drctl.repository.node_table import KEPT, LINKED, NO_EXTRA, SCAFFOLD, STAGED, NodeTable
+from drctl.repository.pack import BlobType
+from drctl.repository.repo import Repository
+from drctl.repository.selection import Selector, Verdict
+from drctl.repository.snapshot import Snapshot
+
+MAX_DEPTH = 4096  # directories below each other; PATH_MAX allows 2048
+_RESTORABLE = frozenset({"file", "dir", "symlink", "dev", "chardev", "fifo", "socket"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One entry that is not (wholly) restored, and why. `path` is relative to the target."""
+
+    path: bytes
+    message: str
+    exit_code: ExitCode = ExitCode.INCOMPLETE
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{_shown(self.path)}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """An entry of the target that is not in the snapshot, or stands in the way of one."""
+
+    directory: int
+    name: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What a restore will do. `packs`: number of a pack in the index -> the pieces that are read
+    from it, in the order of the tree. `bytes` counts hard-linked files once."""
+
+    snapshot: Snapshot
+    nodes: NodeTable
+    packs: dict[int, array[int]]
+    files: int
+    directories: int
+    others: int
+    bytes: int
+    bytes_kept: int
+    deletions: tuple[Deletion, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def entries(self) -> int:
+        """All that will be there afterwards."""
+        return self.files + self.directories + self.others
+
+
+@dataclass(slots=True)
+class _Directory:
+    """A directory on the walk's stack; its number is given once something below it is wanted."""
+
+    above: _Directory | None
+    node: FoundNode | None
+    tree: bytes
+    path: bytes
+    depth: int
+    verdict: Verdict
+    number: int = -1
+
+
+class PlanBuilder:
+    """Walks a snapshot into a `NodeTable`."""
+
+    def __init__(self, repository: Repository, selector: Selector) -> None:
+        self.nodes = NodeTable()
+        self.failures: list[Failure] = []
+        self._repository = repository
+        self._blobs: BlobTable = repository.blobs
+        self._selector = selector
+        self._reader = NodeReader()
+        self._links: dict[tuple[int, int], int] = {}
+
+    def walk(self, snapshot: Snapshot) -> None:
+        """Depth first: a directory, its entries, then what lies below them. CorruptError when the
+        root cannot be read; UsageError when a path that was asked for is not in the snapshot."""
+        stack = [self._start(snapshot)]
+        while stack:
+            directory = stack.pop()
+            try:
+                found = self._load(directory)
+            except CorruptError as exc:
+                if directory.depth == 0 or directory.depth > MAX_DEPTH:
+                    raise
+                self._fail(directory.path, exc)
+                continue
+            stack += reversed([below for node in found for below in self._take(directory, node)])
+        self._selector.check_all_found()
+
+    def selects(self, path: bytes, *, is_directory: bool) -> bool:
+        """Whether an entry at this path, relative to the root of the restore but beginning with `/`,
+        would be restored if it were in the snapshot."""
+        return self._selector.selects(path, is_directory=is_directory)
+
+    def _load(self, directory: _Directory) -> list[FoundNode]:
+        if directory.depth > MAX_DEPTH:
+            raise CorruptError(f"{_shown(directory.path)}...: directories nest deeper than {MAX_DEPTH}")
+        where = f"tree {short(directory.tree)} ({_shown(directory.path)})"
+        return self._reader.read(self._repository.load_tree(directory.tree), where)
+
+    def _take(self, directory: _Directory, node: FoundNode) -> Iterator[_Directory]:
+        path = directory.path.rstrip(b"/") + b"/" + node.name
+        is_directory = node.type == "dir"
+        if self._selector.takes_all:
+            verdict = directory.verdict
+        else:
+            verdict = self._selector.judge(path, directory.verdict, is_directory=is_directory)
+        if is_directory and verdict.descend:
+            yield from self._enter(directory, node, path, verdict)
+        elif verdict.wanted and not is_directory:
+            try:
+                self._add_entry(self._number(directory), node)
+            except CorruptError as exc:
+                self._fail(path, exc)
+
+    def _enter(
+        self, above: _Directory, node: FoundNode, path: bytes, verdict: Verdict
+    ) -> Iterator[_Directory]:
+        if node.subtree is None:
+            self._fail(path, CorruptError("a directory without a tree"))
+            return
+        below = _Directory(above, node, node.subtree, path, above.depth + 1, verdict)
+        if verdict.wanted:
+            self._number(below)
+        yield below
+
+    def _number(self, directory: _Directory) -> int:
+        """Its number, given now where it has none, and to those above it first."""
+        missing = []
+        here: _Directory | None = directory
+        while here is not None and here.number < 0:
+            missing.append(here)
+            here = here.above
+        for one in reversed(missing):
+            assert one.node is not None and one.above is not None
+            one.number = self._add(one.above.number, one.node, 0)
+            if not one.verdict.wanted:
+                self.nodes.flags[one.number] |= SCAFFOLD
+        return directory.number
+
+    def _add(self, parent: int, node: FoundNode, count: int) -> int:
+        number = self.nodes.add(
+            parent, node.name, node.mode, (node.uid, node.gid), node.mtime_ns, node.size, count
+        )
+        if node.extra is not NO_EXTRA:
+            self.nodes.extras[number] = node.extra
+        return number
+
+    def _add_entry(self, parent: int, node: FoundNode) -> None:
+        if node.type not in _RESTORABLE:
+            raise CorruptError(f"of the unknown type {node.type[:40]!r}")
+        blobs, offsets = self._pieces(node)
+        number = self._add(parent, node, len(blobs))
+        for blob, offset in zip(blobs, offsets, strict=True):
+            self.nodes.add_piece(number, blob, offset)
+        if node.link_key is not None:
+            self._link(number, node.link_key)
+
+    def _pieces(self, node: FoundNode) -> tuple[list[int], list[int]]:
+        if node.type != "file":
+            return [], []
+        blobs, offsets, total = [], [], 0
+        for identifier in node.content:
+            blob = self._blobs.position(identifier, BlobType.DATA)
+            if blob < 0:
+                raise CorruptError(f"data blob {short(identifier)} of it is in no index")
+            blobs.append(blob)
+            offsets.append(total)
+            total += self._blobs.plain_length_at(blob)
+        if total != node.size:
+            raise CorruptError(f"said to have {node.size} bytes, its content has {total}")
+        return blobs, offsets
+
+    def _link(self, number: int, key: tuple[int, int]) -> None:
+        first = self._links.setdefault(key, number)
+        if first != number and _same_file(self.nodes, first, number):
+            self.nodes.first_of_link[number] = first
+            self.nodes.flags[number] |= LINKED
+
+    def _fail(self, path: bytes, error: DrctlError) -> None:
+        relative = path.removeprefix(self._selector.root).lstrip(b"/")
+        self.failures.append(Failure(relative, error.message, error.exit_code))
+
+    # --- the way from the snapshot's tree to the root of the restore
+
+    def _start(self, snapshot: Snapshot) -> _Directory:
+        """The directory that becomes the target; where the root is one file, the directory it is
+        in, of which only that file is wanted."""
+        tree, node, path = snapshot.tree, None, b"/"
+        for name in self._selector.root.split(b"/"):
+            if not name:
+                continue
+            found = self._reader.read(
+                self._repository.load_tree(tree), f"tree {short(tree)} ({_shown(path)})"
+            )
+            below = next((one for one in found if one.name == name), None)
+            here, path = path, path.rstrip(b"/") + b"/" + name
+            if below is None or (below.subtree is None and path != self._selector.root):
+                raise UsageError(
+                    f"no {_shown(self._selector.root)!r} in the snapshot",
+                    hint="paths are absolute, as the snapshot has them",
+                )
+            if below.subtree is None:
+                path, self._selector = here, self._selector.of_one_file()
+                break
+            tree, node = below.subtree, below
+        return self._root_directory(node, tree, path)
+
+    def _root_directory(self, node: FoundNode | None, tree: bytes, path: bytes) -> _Directory:
+        verdict = self._selector.start()
+        if node is None or not verdict.wanted:
+            self.nodes.add(0, b"", stat.S_IFDIR | 0o700, (os.geteuid(), os.getegid()), 0, 0, 0)
+            self.nodes.flags[0] |= SCAFFOLD
+        else:
+            self._add(0, node._replace(name=b""), 0)
+        return _Directory(None, node, tree, path, 0, verdict, number=0)
+
+
+def finish_plan(
+    repository: Repository, builder: PlanBuilder, snapshot: Snapshot, deletions: tuple[Deletion, ...] = ()
+) -> RestorePlan:
+    """The plan out of a walked (and perhaps surveyed) table: which pieces come from which pack."""
+    nodes = builder.nodes
+    packs = _by_pack(nodes, repository.blobs)
+    counts = _count(nodes)
+    return RestorePlan(
+        snapshot=snapshot,
+        nodes=nodes,
+        packs=packs,
+        files=counts.files,
+        directories=counts.directories,
+        others=counts.others,
+        bytes=counts.bytes,
+        bytes_kept=counts.bytes_kept,
+        deletions=deletions,
+        failures=tuple(builder.failures),
+    )
+
+
+@dataclass(slots=True)
+class _Counts:
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    bytes: int = 0
+    bytes_kept: int = 0
+
+
+def _count(nodes: NodeTable) -> _Counts:
+    counts = _Counts()
+    for node in nodes:
+        if stat.S_ISDIR(node.mode):
+            counts.directories += node.number > 0
+        elif stat.S_ISREG(node.mode):
+            counts.files += 1
+            if not nodes.flags[node.number] & LINKED:
+                counts.bytes += node.size
+                counts.bytes_kept += node.size if nodes.flags[node.number] & KEPT else 0
+        else:
+            counts.others += 1
+    return counts
+
+
+def _by_pack(nodes: NodeTable, blobs: BlobTable) -> dict[int, array[int]]:
+    """Pieces by pack. A file whose content comes from several places is marked as staged."""
+    packs: dict[int, array[int]] = {}
+    flags, reused, pack_number_at = nodes.flags, nodes.piece_reused, blobs.pack_number_at
+    last_file, last_pack = -1, -1
+    for piece, (number, blob) in enumerate(zip(nodes.piece_file, nodes.piece_blob, strict=True)):
+        if flags[number] & (LINKED | KEPT):
+            continue
+        pack = -1 if reused[piece] else pack_number_at(blob)
+        if number == last_file and pack != last_pack:
+            flags[number] |= STAGED
+        last_file, last_pack = number, pack
+        if pack < 0:
+            flags[number] |= STAGED
+        else:
+            pieces = packs.get(pack)
+            if pieces is None:
+                pieces = packs[pack] = array("I")
+            pieces.append(piece)
+    return packs
+
+
+def _same_file(nodes: NodeTable, one: int, other: int) -> bool:
+    """Whether two entries with one inode have one content: a file that was replaced while it was
+    backed up has not, and a hostile snapshot may claim anything."""
+    first, second = nodes[one], nodes[other]
+    if (first.mode, first.pieces, first.size) != (second.mode, second.pieces, second.size):
+        return False
+    if nodes.extra_of(one) != nodes.extra_of(other):
+        return False
+    return (
+        nodes.piece_blob[first.first : first.first + first.pieces]
+        == nodes.piece_blob[second.first : second.first + second.pieces]
+    )
+
+
+def _shown(path: bytes) -> str:
+    return path[:200].decode("utf-8", "backslashreplace")
