@@ -59,3 +59,10 @@ yes_option = click.option(
     is_flag=True,
     help="Do it without asking. Without a terminal nothing is done unless this is given.",
 )
+
+repository_option = click.option(
+    "--repository",
+    "-r",
+    metavar="NAME",
+    help="The repository of the plan that is meant; not needed where the plan has one.",
+)

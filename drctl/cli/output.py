@@ -81,12 +81,13 @@ class Output:
         for line in text.splitlines():
             self._write(self.stdout, "\t".join(inert(part) for part in line.split("\t")))
 
-    def record(self, message_type: str, fields: Mapping[str, object], text: str | None = None) -> None:
-        """One object: a JSON line, or `text` where people read (nothing when None)."""
+    def record(self, message_type: str, fields: Mapping[str, object], *lines: str) -> None:
+        """One object: a JSON line, or the text lines where people read."""
         if self.format is Format.JSON:
             self._write_json(message_type, fields)
-        elif text is not None:
-            self._write(self.stdout, inert(text))
+            return
+        for line in lines:
+            self._write(self.stdout, inert(line))
 
     def table(
         self, message_type: str, columns: Sequence[Column], rows: Iterable[Mapping[str, object]]
@@ -121,6 +122,17 @@ class Output:
         """Something a person should act on; shown under `--quiet` too."""
         self._message("warning", text, hint)
 
+    def failure(self, text: str, hint: str | None = None) -> None:
+        """One part of a run failed for good and the others go on; the exit code tells at the end."""
+        self._message("failure", text, hint)
+
+    def problem(self, fields: Mapping[str, object], text: str) -> None:
+        """A finding or an entry that was left out: a `problem` object, or a warning for people."""
+        if self.format is Format.JSON:
+            self._write_json("problem", fields)
+        else:
+            self._message("warning", text)
+
     def error(self, error: DrctlError) -> None:
         """The end of a failed run: `drctl: error: ...` and a hint, or the last JSON line."""
         label = self._paint("error:", "31")
@@ -142,6 +154,11 @@ class Output:
             self._write_json("summary", {"exit_code": int(code), **self._summary})
 
     # --- the terminal ---
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether long lists of messages are wanted whole."""
+        return self.verbose or self.format is Format.JSON
 
     @property
     def interactive(self) -> bool:
@@ -171,7 +188,8 @@ class Output:
         if self.format is Format.JSON:
             self._write_json(kind, {"text": text, **({"hint": hint} if hint else {})})
             return
-        label = f"drctl: {self._paint('warning:', '33')} " if kind == "warning" else ""
+        labels = {"warning": self._paint("warning:", "33"), "failure": self._paint("failed:", "31")}
+        label = f"drctl: {labels[kind]} " if kind in labels else ""
         self._write(self.stderr, label + inert(text))
         if hint:
             self._write(self.stderr, f"{self._paint('hint:', '36')} {inert(hint)}")

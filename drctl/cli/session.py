@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from drctl.cli.output import Output
     from drctl.domain.events import Emit
     from drctl.ports import Clock
+    from drctl.wiring import Wiring
 
 PLAN_FILES = (Path("drctl.yaml"), Path("/etc/drctl/drctl.yaml"))
 
@@ -42,6 +43,12 @@ class Session:
             f"no plan file: looked for {' and '.join(str(path) for path in PLAN_FILES)}",
             hint="write one with `drctl init`, or name one with --plan FILE or $DRCTL_PLAN",
         )
+
+    def wiring(self) -> Wiring:
+        """The plan, read and checked, and the way to everything it names."""
+        from drctl.wiring import Wiring, load_plan
+
+        return Wiring(load_plan(self.plan_file(), self.environment), self.environment, self.clock)
 
     @contextmanager
     def progress(self) -> Iterator[Emit]:

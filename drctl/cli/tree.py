@@ -29,6 +29,10 @@ GROUPS = {
 }
 
 COMMANDS = (
+    Leaf("init", "drctl.cli.init:init", "Write a plan for this machine, make its repository and key"),
+    Leaf("backup run", "drctl.cli.backup:run", "Take a backup of services, now"),
+    Leaf("backup list", "drctl.cli.backup:list_", "List snapshots"),
+    Leaf("backup show", "drctl.cli.backup:show", "Show one snapshot"),
     Leaf("completion", "drctl.cli.completion:completion", "Print a completion script for bash, zsh or fish"),
 )
 
