@@ -248,18 +248,20 @@ def test_a_file_swapped_after_the_listing_is_flagged_and_nothing_hangs(tmp_path:
 def test_a_vanished_file_is_a_file_not_found(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"x")
     with source(tmp_path).open_directory(os.fsencode(tmp_path)) as directory:
+        entry = directory.entries[0]
         (tmp_path / "f").unlink()
         with pytest.raises(FileNotFoundError):
-            directory.open(directory.entries[0])
+            directory.open(entry)
 
 
 def test_a_link_swapped_for_a_file_is_flagged(tmp_path: Path) -> None:
     (tmp_path / "l").symlink_to("x")
     with source(tmp_path).open_directory(os.fsencode(tmp_path)) as directory:
+        entry = directory.entries[0]
         (tmp_path / "l").unlink()
         (tmp_path / "l").write_bytes(b"x")
         with pytest.raises(SwappedError):
-            directory.read_link(directory.entries[0])
+            directory.read_link(entry)
 
 
 @pytest.mark.parametrize("open_below", [None, anchors.open_by_steps])
