@@ -1,7 +1,38 @@
-"""Fixtures every suite may use: real servers, started once per session."""
+"""Fixtures every suite may use: real servers, started once per session where one is asked for."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+
 import pytest
 
+from tests.servers.s3 import S3Server, moto_server, rclone_server
+from tests.servers.ssh import SshServer, ssh_server
+
 pytest.register_assert_rewrite("drctl.testing.storage_contract")
+
+# programs that come as Python packages lie beside the interpreter
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}"
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """OpenSSH's server; the current user may log in."""
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_moto() -> Iterator[S3Server]:
+    """moto: an S3 server that honours conditional PUT."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """rclone: a real S3 server that ignores conditional PUT."""
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as server:
+        yield server

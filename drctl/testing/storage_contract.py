@@ -119,7 +119,7 @@ class StorageContract:
         assert first.modified.astimezone(UTC).year >= 2026
 
     def test_a_listing_names_each_file_once_with_its_size(self, storage: Storage) -> None:
-        sizes = {f"data/{n % 7:02x}/{n:08x}": n for n in range(60)}
+        sizes = {f"data/{n % 5:02x}/{n:08x}": n for n in range(20)}
         sizes |= {"config": 3, "keys/aa": 4, "index/aa": 9}
         for key, size in sizes.items():
             storage.save(key, [b"x" * size])
@@ -129,8 +129,9 @@ class StorageContract:
         below = {key for key in sizes if key.startswith("data/")}
         assert {file.key for file in storage.list("data/")} == below
         assert {file.key for file in storage.list("data/03/")} == {k for k in below if k[5:7] == "03"}
-        modified = storage.stat("index/aa").modified
-        assert [file.modified for file in storage.list("index/")] == [modified]
+        (file,) = storage.list("index/")
+        # S3 tells whole seconds in one answer and fractions in the other
+        assert abs(file.modified - storage.stat("index/aa").modified) < timedelta(seconds=1)
 
     def test_a_listing_of_a_prefix_without_files_is_empty(self, storage: Storage) -> None:
         storage.save("config", [b"x"])
@@ -141,7 +142,7 @@ class StorageContract:
         assert list(storage.list("")) == []
 
     def test_files_can_be_deleted_while_they_are_listed(self, storage: Storage) -> None:
-        for n in range(20):
+        for n in range(8):
             storage.save(f"locks/{n:02x}", [b"x"])
         for file in storage.list("locks/"):
             storage.delete(file.key)
@@ -179,7 +180,7 @@ class StorageContract:
         assert storage.load("locks/cc") == b"%d" % won.index(True)
 
     def test_several_threads_may_use_it(self, storage: Storage) -> None:
-        contents = {f"data/{n:02x}/{n:04x}": secrets.token_bytes(100_000 + n) for n in range(24)}
+        contents = {f"data/{n:02x}/{n:04x}": secrets.token_bytes(100_000 + n) for n in range(12)}
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda key: storage.save(key, [contents[key]]), contents))
             loaded = list(pool.map(storage.load, contents))
