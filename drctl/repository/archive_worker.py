@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
+from typing import NamedTuple, cast
 
-from drctl.errors import CorruptError, DrctlError
+from drctl.errors import DrctlError
 from drctl.ports import Directory, Entry, Reader, SwappedError
 from drctl.repository.archive_job import (
     Answer,
@@ -27,16 +29,20 @@ from drctl.repository.archive_job import (
     below,
 )
 from drctl.repository.chunker import MIN_CHUNK, split
+from drctl.repository.earlier_trees import EarlierTrees, RawNode
 from drctl.repository.ids import hash_of
 from drctl.repository.pack import BlobType
 from drctl.repository.packer import Packer
-from drctl.repository.tree import join_tree, parse_time_ns, raw_nodes, render_node, unquote_name
+from drctl.repository.tree import (
+    join_tree,
+    render_node,
+)
 from drctl.repository.uploads import Uploads
 
 _PART = 2048  # entries of a huge directory that one worker takes at a time
 _READ = 2**20
 _PR_SET_PDEATHSIG = 1
-RawNode = dict[str, object]
+Attributes = Sequence[tuple[bytes, bytes]]
 
 
 def serve(job: Job, channel: Connection) -> None:
@@ -44,6 +50,7 @@ def serve(job: Job, channel: Connection) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what Ctrl-C means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.set_threshold(200_000, 20, 20)  # nothing here makes cycles; looking for them took a tenth
     worker = TreeWorker(job)
     try:
         while (task := channel.recv()) is not None:
@@ -53,6 +60,14 @@ def serve(job: Job, channel: Connection) -> None:
         channel.send(exc)
     except (EOFError, BrokenPipeError):
         return  # the main process is gone; so is this run
+
+
+class _Found(NamedTuple):
+    """What a directory holds, as far as its worker comes; the fields are those of `Answer`."""
+
+    nodes: list[tuple[bytes, str]]
+    children: list[Child]
+    large: list[tuple[Entry, bool]]
 
 
 class TreeWorker:
@@ -65,6 +80,7 @@ class TreeWorker:
         self._trees = self._packer(BlobType.TREE)
         self._cutter = job.make_cutter()
         self._time_text = LocalTimeText()
+        self._earlier = EarlierTrees(job, self._time_text)
         self._buffer = memoryview(bytearray(MIN_CHUNK + 1))
         self._problems: list[Problem] = []
         self._counts = Counts()
@@ -94,41 +110,51 @@ class TreeWorker:
         return Answer(number, None, [], [], [], [], problems, counts, self._uploads.take_stored(), opened)
 
     def _directory(self, task: Task, directory: Directory) -> Answer:
-        parts: list[list[Entry]] = []
-        if task.part is not None:
-            entries = task.part
-        else:
-            entries = list(directory.entries)
-            for name, reason in directory.unreadable:
-                self._problems.append(Problem(below(task.path) + name, Trouble.UNREADABLE, reason))
-            if len(entries) > 2 * _PART:
-                parts = [entries[at : at + _PART] for at in range(_PART, len(entries), _PART)]
-                entries = entries[:_PART]
-        parent = self._parent_nodes(task.parent_tree)
-        nodes: list[tuple[bytes, str]] = []
-        children: list[Child] = []
-        large: list[tuple[Entry, bool]] = []
+        entries, parts = self._share(task, directory)
+        parent = self._earlier.nodes(task.parent_tree)
+        whole = task.part is None and not parts
+        if whole and self._earlier.is_same_tree(directory, entries, parent):
+            return self._same_tree(task, entries)
+        found = _Found([], [], [])
         for entry in entries:
-            before = parent.get(entry.name)
-            kind = entry.mode & 0o170000
             try:
-                if kind == stat.S_IFREG:
-                    node = self._file(directory, task.path, entry, before)
-                    if node is None:
-                        large.append((entry, before is not None))
-                    else:
-                        nodes.append((entry.name, node))
-                elif kind == stat.S_IFDIR:
-                    children.append(self._child(directory, entry, before))
-                else:
-                    nodes.append((entry.name, self._special(directory, entry)))
+                self._entry(task, directory, entry, parent.get(entry.name), found)
             except OSError as exc:
                 self._problems.append(problem_of(below(task.path) + entry.name, exc))
-        if children or large or parts or task.part is not None:
-            answer = self._answer(task.number)
-            return answer._replace(nodes=nodes, children=children, large=large, parts=parts)
-        tree = self._store_tree(nodes)
+        if found.children or found.large or not whole:
+            return self._answer(task.number)._replace(parts=parts, **found._asdict())
+        tree = self._store_tree(found.nodes)
         return self._answer(task.number)._replace(tree=tree)
+
+    def _share(self, task: Task, directory: Directory) -> tuple[list[Entry], list[list[Entry]]]:
+        """The entries to do now, and those of a huge directory to be asked for in further tasks."""
+        if task.part is not None:
+            return task.part, []
+        entries = list(directory.entries)
+        for name, reason in directory.unreadable:
+            self._problems.append(Problem(below(task.path) + name, Trouble.UNREADABLE, reason))
+        if len(entries) <= 2 * _PART:
+            return entries, []
+        return entries[:_PART], [entries[at : at + _PART] for at in range(_PART, len(entries), _PART)]
+
+    def _entry(
+        self, task: Task, directory: Directory, entry: Entry, before: RawNode | None, found: _Found
+    ) -> None:
+        if stat.S_ISDIR(entry.mode):
+            found.children.append(self._child(directory, entry, before))
+        elif not stat.S_ISREG(entry.mode):
+            found.nodes.append((entry.name, self._special(directory, entry)))
+        elif (node := self._file(task.path, directory, entry, before)) is not None:
+            found.nodes.append((entry.name, node))
+        else:
+            found.large.append((entry, before is not None))
+
+    def _same_tree(self, task: Task, entries: list[Entry]) -> Answer:
+        for entry in entries:
+            if stat.S_ISREG(entry.mode):
+                self._counts.files_unmodified += 1
+                self._counts.bytes += entry.size
+        return self._answer(task.number)._replace(tree=task.parent_tree)
 
     def _store_tree(self, nodes: list[tuple[bytes, str]]) -> bytes:
         """Store a directory's tree unless the repository has it; returns its id."""
@@ -142,21 +168,11 @@ class TreeWorker:
 
     # --- the entries
 
-    def _parent_nodes(self, tree: bytes | None) -> dict[bytes, RawNode]:
-        if tree is None:
-            return {}
-        where = f"tree {tree.hex()[:8]} of the parent snapshot"
-        try:
-            nodes = raw_nodes(self._job.repository.load_tree(tree), where)
-            return {unquote_name(str(node["name"]), where): node for node in nodes}
-        except (CorruptError, KeyError):
-            return {}  # a damaged parent costs reading the files again, which also heals it
-
     def _child(self, directory: Directory, entry: Entry, before: RawNode | None) -> Child:
         parent_tree = None
         if before is not None and before.get("type") == "dir" and isinstance(before.get("subtree"), str):
             parent_tree = bytes.fromhex(str(before["subtree"]))
-        attributes = self._attributes(directory, entry)
+        attributes = directory.extended_attributes(entry)
         node = render_node(
             entry,
             self._time_text,
@@ -172,24 +188,18 @@ class TreeWorker:
             self._time_text,
             directory.owner_names(entry.uid, entry.gid),
             link_target=target,
-            extended_attributes=self._attributes(directory, entry),
+            extended_attributes=directory.extended_attributes(entry),
         )
 
-    def _attributes(self, directory: Directory, entry: Entry) -> list[tuple[bytes, bytes]]:
-        return list(directory.extended_attributes(entry))
-
-    def _file(self, directory: Directory, path: bytes, entry: Entry, before: RawNode | None) -> str | None:
+    def _file(self, path: bytes, directory: Directory, entry: Entry, before: RawNode | None) -> str | None:
         """The node of a regular file, or None when it is left to the main process."""
-        if before is not None and self._is_unchanged(entry, before):
-            node = self._unchanged_file(directory, entry, before)
-            if node is not None:
-                return node
+        if before is not None and self._earlier.has(entry, before):
+            return self._kept_file(directory, entry, before)
         if entry.size >= self._job.inline_limit:
             return None
-        attributes = self._attributes(directory, entry)
-        content, size, settled = self._read(directory, entry)
+        content, size, attributes, settled = self._read(directory, entry)
         if not settled:  # once more: most changes are over by then
-            content, size, settled = self._read(directory, entry)
+            content, size, attributes, settled = self._read(directory, entry)
         if not settled:
             self._problems.append(
                 Problem(below(path) + entry.name, Trouble.CHANGED, "it changed while being read, twice")
@@ -208,51 +218,29 @@ class TreeWorker:
             extended_attributes=attributes,
         )
 
-    def _is_unchanged(self, entry: Entry, before: RawNode) -> bool:
-        if (entry.ctime_ns or entry.mtime_ns) >= self._job.trust_before_ns:
-            return False
-        return (
-            before.get("size", 0) == entry.size
-            and before.get("type") == "file"
-            and before.get("inode", 0) == entry.inode
-            and self._same_time(before.get("ctime"), entry.ctime_ns)
-            and self._same_time(before.get("mtime"), entry.mtime_ns)
-        )
-
-    def _same_time(self, text: object, nanoseconds: int) -> bool:
-        if text == self._time_text(nanoseconds):
-            return True
-        try:  # the same instant, written in another time zone
-            return isinstance(text, str) and parse_time_ns(text) == nanoseconds
-        except CorruptError:
-            return False
-
-    def _unchanged_file(self, directory: Directory, entry: Entry, before: RawNode) -> str | None:
-        content = before.get("content") or []
-        blobs = self._job.repository.blobs
-        if not isinstance(content, list) or not all(
-            blobs.has(bytes.fromhex(item), BlobType.DATA) for item in content
-        ):
-            return None  # a blob is gone from the repository: reading the file again heals it
+    def _kept_file(self, directory: Directory, entry: Entry, before: RawNode) -> str:
+        """The node of a file whose content the parent has."""
         self._counts.files_unmodified += 1
         self._counts.bytes += entry.size
         # ctime did not change, so neither did the attributes
-        attributes = self._attributes(directory, entry) if before.get("extended_attributes") else ()
+        attributes = directory.extended_attributes(entry) if before.get("extended_attributes") else ()
         return render_node(
             entry,
             self._time_text,
             directory.owner_names(entry.uid, entry.gid),
-            content=content,
+            content=cast("list[str]", before.get("content") or []),
             extended_attributes=attributes,
         )
 
     # --- content
 
-    def _read(self, directory: Directory, entry: Entry) -> tuple[list[str], int, bool]:
+    def _read(self, directory: Directory, entry: Entry) -> tuple[list[str], int, Attributes, bool]:
+        """Content, length, attributes, and whether all of it is of one moment."""
         reader = directory.open(entry)
         try:
+            attributes = reader.extended_attributes()
             content, size = self._content(reader, entry.size)
-            return content, size, not reader.changed()
+            return content, size, attributes, not reader.changed()
         finally:
             reader.close()
 

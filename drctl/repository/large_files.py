@@ -76,6 +76,7 @@ class LargeFiles:
             with self._job.open(folder.path, entry.name) as directory:
                 reader = directory.open(entry)
                 try:
+                    attributes = reader.extended_attributes()
                     content, size = self._content(reader)
                     changed = reader.changed()
                 finally:
@@ -86,7 +87,7 @@ class LargeFiles:
                     directory.owner_names(entry.uid, entry.gid),
                     content=content,
                     size=size,
-                    extended_attributes=directory.extended_attributes(entry),
+                    extended_attributes=attributes,
                 )
         except OSError as exc:
             return ReadFile(folder, entry.name, None, problem_of(path, exc))

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
@@ -33,6 +34,7 @@ _GO_TYPE_BITS = {
     stat.S_IFIFO: ("fifo", 1 << 25),
     stat.S_IFSOCK: ("socket", 1 << 24),
 }
+TYPE_WORDS = {bits: word for bits, (word, _) in _GO_TYPE_BITS.items()}
 _GO_SPECIAL_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
 _POSIX_TYPE = {word: bits for bits, (word, _) in _GO_TYPE_BITS.items()}
 _PLAIN_NAME = re.compile(
@@ -82,6 +84,7 @@ class Node:
 # --- writing -------------------------------------------------------------------------------
 
 
+@lru_cache(4096)
 def go_mode(st_mode: int) -> int:
     """Go's FileMode of a POSIX mode."""
     bits = stat.S_IMODE(st_mode) & 0o777 | _GO_TYPE_BITS[stat.S_IFMT(st_mode)][1]
@@ -172,6 +175,7 @@ def render_node(  # noqa: PLR0913 - a node has this many independent parts
     return "".join(parts)
 
 
+@lru_cache(4096)
 def _owner_json(user: str, group: str) -> str:
     return (f',"user":"{json_text(user)}"' if user else "") + (
         f',"group":"{json_text(group)}"' if group else ""
