@@ -27,8 +27,8 @@ class Hold:
     """A named reason that forbids deletion, until it expires (None: until it is released)."""
 
     name: str
-    owner: str
     reason: str
+    owner: str
     expires: datetime | None = None
 
     def __post_init__(self) -> None:

@@ -13,22 +13,13 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from drctl.domain.snapshot_facts import Hold
 from drctl.errors import CorruptError
 from drctl.repository.fields import UINT32, mapping, number, optional_text, sequence, text
 from drctl.repository.ids import parse_id
 from drctl.repository.tree import parse_time_ns
 
 TAG_PREFIX = "drctl."
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A named reason, with owner and expiry, that forbids deletion. No expiry: until released."""
-
-    name: str
-    reason: str
-    owner: str
-    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,19 @@ def test_one_that_is_not_good_goes_once_a_newer_one_is_good_and_a_day_has_passed
     assert going(young) == []
 
 
+def test_a_running_backup_pushes_nothing_out() -> None:
+    facts = [replace(aged("running", 0 * DAY), running=True), aged("good", DAY)]
+    judgement = judge(facts, Retention(last=1), NOW, "UTC")
+    assert kept(judgement) == {"running", "good"}
+    assert reasons(judgement, "good") == ("last good backup", "last 1")
+
+
+@pytest.mark.parametrize("floor", [0, 1, 2])
+def test_where_nothing_is_good_the_floor_is_never_less_than_one(floor: int) -> None:
+    facts = [useless(f"d{days}", days * DAY) for days in (50, 60, 70)]
+    assert len(kept(judge(facts, replace(MONTH, floor=floor), NOW, "UTC"))) == max(1, floor)
+
+
 def test_where_nothing_is_good_the_best_there_is_stays() -> None:
     facts = [
         useless("newest", 40 * DAY),
