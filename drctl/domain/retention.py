@@ -137,10 +137,11 @@ class _Bench:
         """Keep what a kept snapshot cannot be restored without, up the whole chain."""
         children: dict[str, str] = {}
         for verdict in verdicts:
-            for ancestor in self._ancestors(verdict.snapshot) if verdict.keep else ():
-                if ancestor in children:
-                    break  # and so is the rest of the chain
-                children[ancestor] = verdict.snapshot.short_id
+            parent = verdict.snapshot.parent if verdict.keep else None
+            # where the chain was walked before (or goes in a circle) the rest of it was too
+            while parent is not None and parent in self.facts and parent not in children:
+                children[parent] = verdict.snapshot.short_id
+                parent = self.facts[parent].parent
         return [
             replace(verdict, keep=True, reasons=(f"parent of kept {child}", *verdict.reasons))
             if (child := children.get(verdict.snapshot.id))
@@ -221,14 +222,6 @@ class _Bench:
             seen.add(parent)
             parent = ancestor.parent
         return None
-
-    def _ancestors(self, snapshot: SnapshotFacts) -> Iterator[str]:
-        seen = {snapshot.id}
-        parent = snapshot.parent
-        while parent is not None and parent not in seen and parent in self.facts:
-            yield parent
-            seen.add(parent)
-            parent = self.facts[parent].parent
 
 
 def _by_id(snapshots: Iterable[SnapshotFacts]) -> dict[str, SnapshotFacts]:

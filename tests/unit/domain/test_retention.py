@@ -333,8 +333,10 @@ def test_a_mass_deletion_brakes(nights: int, policy: Retention, braked: bool) ->
 
 def test_garbage_that_stays_does_not_thin_out_the_count_of_a_mass_deletion() -> None:
     garbage = [useless(f"g{number}", timedelta(minutes=number)) for number in range(1000)]
-    judgement = judge([*nightly(40), *garbage], Retention(last=10, floor=10), NOW, "UTC")
-    assert "mass-deletion" in brakes(judgement)
+    same_day = [aged(f"m{number}", 5 * DAY + timedelta(minutes=number)) for number in range(1, 31)]
+    judgement = judge([*nightly(10), *same_day, *garbage], Retention(daily=30), NOW, "UTC")
+    (brake,) = judgement.brakes
+    assert brake.reason == "shop/files/web1: 30 of 40 good backups would go at once"
 
 
 def test_a_flood_of_good_ones_that_would_crowd_out_the_history_brakes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -156,6 +157,14 @@ def test_ages_are_elapsed_seconds_over_the_changes_of_the_clock(change: str) -> 
         "new",
         "young",
     }
+
+
+def test_instants_given_in_a_local_zone_differ_by_elapsed_seconds_too() -> None:
+    """Python subtracts two instants of one zone by the wall clock: 23.5 hours here instead of 24.5."""
+    berlin = ZoneInfo("Europe/Berlin")
+    now = datetime(2026, 10, 25, 12, tzinfo=berlin)
+    facts = [snapshot("new", now), snapshot("old", datetime(2026, 10, 24, 12, 30, tzinfo=berlin))]
+    assert kept(judge(facts, Retention(within=DAY), now, "Europe/Berlin")) == {"new"}
 
 
 def test_month_ends_are_buckets_and_not_pairs_of_comparisons() -> None:
