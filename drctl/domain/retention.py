@@ -112,7 +112,7 @@ class _Bench:
             return "incomplete"
         if not snapshot.verified:
             return "not verified"
-        if max(snapshot.time, snapshot.received) > self.now + CLOCK_TOLERANCE:
+        if self._is_ahead(snapshot):
             return "dated in the future"
         return self._broken_chain(snapshot)
 
@@ -191,17 +191,23 @@ class _Bench:
         """The floor. Where nothing is good, the best of what there is stands in for it."""
         floor = max(1, self.policy.floor)
         if not good:
-            best_first = sorted(newest_first, key=lambda one: (one.complete, one.verified), reverse=True)
+            best_first = sorted(newest_first, key=self._rank, reverse=True)
             return {one.id: ("no good backup: the best there is",) for one in best_first[:floor]}
         others = {one.id: (f"one of the last {floor} good backups",) for one in good[1:floor]}
         return {good[0].id: ("last good backup",), **others}
+
+    def _rank(self, snapshot: SnapshotFacts) -> tuple[bool, bool, bool]:
+        return not self._is_ahead(snapshot), snapshot.complete, snapshot.verified
+
+    def _is_ahead(self, snapshot: SnapshotFacts) -> bool:
+        return max(snapshot.time, snapshot.received) > self.now + CLOCK_TOLERANCE
 
     def _claim_on_useless(
         self, snapshot: SnapshotFacts, shortfall: str, next_newer_good: SnapshotFacts | None
     ) -> Claim:
         if not has_rules(self.policy):
             return Claim(f"{shortfall}; no rule is set", None)
-        if snapshot.received > self.now + CLOCK_TOLERANCE or shortfall == "dated in the future":
+        if self._is_ahead(snapshot):
             return Claim(
                 f"{shortfall}: not judged before {max(snapshot.time, snapshot.received):%Y-%m-%d}", None
             )

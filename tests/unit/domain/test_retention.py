@@ -171,6 +171,11 @@ def test_where_nothing_is_good_the_best_there_is_stays() -> None:
     assert "floor" in brakes(judgement)
 
 
+def test_where_nothing_is_good_one_dated_in_the_future_does_not_stand_in() -> None:
+    future = replace(aged("future", 40 * DAY), time=NOW + 400 * DAY)
+    assert "real" in kept(judge([future, useless("real", 50 * DAY)], MONTH, NOW, "UTC"))
+
+
 def test_an_incremental_is_not_counted_as_a_full() -> None:
     """pgBackRest's and others' `keep 2 fulls` counted incrementals: the fulls they need went."""
     chain = [aged("full", 9 * DAY)]
