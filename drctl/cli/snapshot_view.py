@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drctl.cli.table import Column, show_cell, show_instant
+from drctl.domain.snapshot_facts import Hold
 from drctl.domain.units import show_size
-from drctl.repository.snapshot import TAG_PREFIX, Hold, Snapshot
+from drctl.repository.snapshot import TAG_PREFIX, Snapshot
 
 COLUMNS = (
     Column("short_id", "ID"),
