@@ -76,6 +76,12 @@ class Storage(Protocol):
         the storage itself (S3: conditional PUT honoured)."""
         ...
 
+    def retains_files(self) -> bool | None:
+        """Proves by trying whether the storage itself protects a saved file from whoever holds our
+        credentials (S3: Object Lock). None where no retention is configured, so none is claimed.
+        May take half a minute."""
+        ...
+
     def close(self) -> None:
         """Give connections back. The storage may be used again: it reconnects."""
         ...

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers.ceph import ceph_server
 from tests.servers.s3 import S3Server, moto_server, rclone_server
 from tests.servers.ssh import SshServer, ssh_server
 
@@ -35,4 +36,11 @@ def s3_moto() -> Iterator[S3Server]:
 def s3_rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """rclone: a real S3 server that ignores conditional PUT."""
     with rclone_server(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Ceph's gateway: a real S3 server with Object Lock and conditional PUT."""
+    with ceph_server(tmp_path_factory.mktemp("ceph")) as server:
         yield server

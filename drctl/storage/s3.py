@@ -12,13 +12,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from drctl.domain.plan import SecretReference
 from drctl.domain.secret import Secret
 from drctl.errors import AlreadyExistsError, StorageError, UnreachableError, UsageError
 from drctl.ports import Buffer, Clock, StoredFile
-from drctl.storage.keys import CONDITIONAL_PROBE, check_key, check_prefix, is_key
+from drctl.storage.keys import CONDITIONAL_PROBE, PROBE_PREFIX, check_key, check_prefix, is_key
 from drctl.storage.per_process import PerProcess
 from drctl.storage.s3_errors import TAKEN, ErrorCode, s3_errors
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 RETAINED = ("config", "keys/", "data/", "index/", "snapshots/")
 """What Object Lock retention is set on. Never locks: one that cannot be deleted stops everybody."""
 
+_PROBED_RETENTION = timedelta(seconds=15)
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 
@@ -162,6 +164,30 @@ class S3Storage:
         that is taken. The key stays there, hidden, for the next proof."""
         return not self._put_probe() or not self._put_probe()
 
+    def retains_files(self) -> bool | None:
+        """See `ports.Storage.retains_files`: whether a version under retention for some seconds can be
+        removed, with the right to bypass governance if these credentials have it."""
+        options, clock = self._options, self._clock
+        if options.object_lock_days is None:
+            return None
+        name, until = f"{self._prefix}{PROBE_PREFIX}{token_hex(16)}", clock.now() + _PROBED_RETENTION
+        with self._errors("try Object Lock"):
+            body, mode = b"proves that retention holds\n", options.object_lock_mode.upper()
+            answer = self._client().put_object(
+                Bucket=options.bucket,
+                Key=name,
+                Body=body,
+                ContentMD5=_md5(body),
+                ObjectLockMode=cast("Any", mode),
+                ObjectLockRetainUntilDate=until,
+            )
+            version = answer.get("VersionId", "null")
+            if self._removes(name, version, bypass=mode == "GOVERNANCE"):
+                return False
+            clock.sleep((until - clock.now()).total_seconds() + 2)
+            self._removes(name, version, bypass=False)  # best effort: it weighs nothing
+        return True
+
     def close(self) -> None:
         """See `ports.Storage.close`."""
         session = self._session.get()
@@ -210,6 +236,20 @@ class S3Storage:
                     return False
                 raise
         return True
+
+    def _removes(self, name: str, version: str, *, bypass: bool) -> bool:
+        """Whether a version was there, and is gone after deleting it."""
+        where: Any = {"Bucket": self._options.bucket, "Key": name, "VersionId": version}
+        client = self._client()
+        try:
+            client.delete_object(**where | ({"BypassGovernanceRetention": True} if bypass else {}))
+        except client.exceptions.ClientError as exc:
+            if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500:
+                raise
+        with self._errors("look for a version") as outcome:
+            outcome.empty_when(ErrorCode.ABSENT)
+            client.head_object(**where)
+        return outcome.was_empty
 
     def _is_there(self, name: str) -> bool:
         with self._errors(f"look at {name}") as outcome:

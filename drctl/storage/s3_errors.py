@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ErrorCode(Enum):
     """Answers that some calls take as a result."""
 
-    ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+    ABSENT = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
     INVALID_RANGE = frozenset({"InvalidRange", "416"})
     NOT_IMPLEMENTED = frozenset({"NotImplemented", "501"})
 

@@ -120,6 +120,9 @@ class SftpStorage:
         """See `ports.Storage.refuses_overwrite`."""
         return keeps_writers_apart(self)
 
+    def retains_files(self) -> None:
+        """Never claimed: whoever may write here may delete."""
+
     def close(self) -> None:
         """See `ports.Storage.close`."""
         self._remote.close()

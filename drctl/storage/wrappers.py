@@ -62,6 +62,10 @@ class _Wrapper:
         """See `ports.Storage.refuses_overwrite`."""
         return self._storage.refuses_overwrite()
 
+    def retains_files(self) -> bool | None:
+        """See `ports.Storage.retains_files`."""
+        return self._storage.retains_files()
+
     def close(self) -> None:
         """See `ports.Storage.close`."""
         self._storage.close()
@@ -115,6 +119,10 @@ class Retrying(_Wrapper):
         """See `ports.Storage.refuses_overwrite`."""
         return self._try(self._storage.refuses_overwrite)
 
+    def retains_files(self) -> bool | None:
+        """See `ports.Storage.retains_files`."""
+        return self._try(self._storage.retains_files)
+
     def _holds(self, key: str, parts: Sequence[Buffer]) -> bool:
         if self._storage.stat(key).size != sum(memoryview(part).nbytes for part in parts):
             return False
@@ -133,7 +141,7 @@ class Retrying(_Wrapper):
 
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(UnreachableError),
-            wait=tenacity.wait_exponential_jitter(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, jitter=_FIRST_PAUSE_S),
+            wait=tenacity.wait_random_exponential(_FIRST_PAUSE_S, _LONGEST_PAUSE_S),
             stop=is_late,
             sleep=self._clock.sleep,
             reraise=True,
@@ -185,6 +193,11 @@ class Limited(_Wrapper):
         """See `ports.Storage.refuses_overwrite`."""
         with self._slot():
             return self._storage.refuses_overwrite()
+
+    def retains_files(self) -> bool | None:
+        """See `ports.Storage.retains_files`."""
+        with self._slot():
+            return self._storage.retains_files()
 
     def _slot(self) -> AbstractContextManager[object]:
         return self._slots.get()
@@ -270,3 +283,7 @@ class ReadOnly(_Wrapper):
         raise RefusedError(
             f"{self.location} is opened read-only: whether it refuses overwriting is not tried"
         )
+
+    def retains_files(self) -> bool | None:
+        """Always RefusedError: the proof has to write."""
+        raise RefusedError(f"{self.location} is opened read-only: whether it retains files is not tried")

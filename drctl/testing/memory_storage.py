@@ -129,6 +129,9 @@ class MemoryStorage:
         """See `ports.Storage.refuses_overwrite`."""
         return keeps_writers_apart(self)
 
+    def retains_files(self) -> None:
+        """Never claimed: whoever may write here may delete."""
+
     def close(self) -> None:
         """Nothing is held open."""
 
