@@ -134,13 +134,21 @@ class Output:
             self._message("warning", text)
 
     def error(self, error: DrctlError) -> None:
-        """The end of a failed run: `drctl: error: ...` and a hint, or the last JSON line."""
+        """The end of a failed run: `drctl: error: ...` and a hint, or the last JSON line. Of an error
+        with several problems (a PlanError) each comes on a line of its own, and then their number."""
         label = self._paint("error:", "31")
-        self._write(self.stderr, f"drctl: {label} {inert(error.message)}")
+        problems = getattr(error, "problems", ())  # its module is too heavy to be imported here
+        for problem in problems if len(problems) > 1 else ():
+            self._write(self.stderr, inert(str(problem)))
+        message = f"{len(problems)} problems" if len(problems) > 1 else error.message
+        self._write(self.stderr, f"drctl: {label} {inert(message)}")
         if error.hint:
             self._write(self.stderr, f"{self._paint('hint:', '36')} {inert(error.hint)}")
         if self.format is Format.JSON:
-            fields = {"exit_code": int(error.exit_code), "error": error.message, "hint": error.hint}
+            fields: dict[str, object] = {"exit_code": int(error.exit_code)}
+            fields |= {"error": error.message, "hint": error.hint}
+            if problems:
+                fields["problems"] = list(problems)
             self._write_json("error", fields)
 
     def status(self, fields: Mapping[str, object]) -> None:

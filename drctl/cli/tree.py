@@ -30,6 +30,9 @@ GROUPS = {
 
 COMMANDS = (
     Leaf("init", "drctl.cli.init:init", "Write a plan for this machine, make its repository and key"),
+    Leaf("plan validate", "drctl.cli.plan:validate", "Check the plan: every problem at once, with its place"),
+    Leaf("plan show", "drctl.cli.plan:show", "Show what the plan says, all included and resolved"),
+    Leaf("plan schema", "drctl.cli.plan:schema", "Print the plan's JSON Schema, for an editor"),
     Leaf("backup run", "drctl.cli.backup:run", "Take a backup of services, now"),
     Leaf("backup list", "drctl.cli.backup:list_", "List snapshots"),
     Leaf("backup show", "drctl.cli.backup:show", "Show one snapshot"),

@@ -203,3 +203,7 @@ class Plan:
     calendar: str | None = None
     contacts: tuple[Contact, ...] = ()
     playbooks: Mapping[str, str] = field(default_factory=dict)  # name -> file
+
+    def objectives_of(self, service: Service) -> dict[DisasterClass, Objective]:
+        """What is promised for a service: its policy's objectives, its own in their place."""
+        return {**self.policies[service.policy].objectives, **service.objectives}
