@@ -66,3 +66,6 @@ repository_option = click.option(
     metavar="NAME",
     help="The repository of the plan that is meant; not needed where the plan has one.",
 )
+
+# the same as `repository_option`, for commands that are about one repository
+name_argument = click.argument("name", metavar="[NAME]", required=False)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from drctl.domain.plan import RepositorySpec
 from drctl.domain.secret import Secret
-from drctl.errors import RefusedError, StorageError
+from drctl.errors import RefusedError, StorageError, UsageError
 from drctl.storage.durable import make_directories, sync_directory, write_new_file
 
 _KEY_BYTES = 32  # as many bits as the cipher's own key
@@ -33,3 +34,12 @@ def write_new_key(path: Path) -> Secret:
     key = secrets.token_hex(_KEY_BYTES)
     write_new(path, key + "\n")
     return Secret(key)
+
+
+def generate_key_of(spec: RepositorySpec) -> Secret:
+    """A new key at the place where the plan looks for the repository's key."""
+    if spec.key.file is None:
+        raise UsageError(
+            f"repository {spec.name}: its key is not a file", hint="make the key where the plan looks for it"
+        )
+    return write_new_key(Path(spec.key.file).absolute())

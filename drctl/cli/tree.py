@@ -26,6 +26,7 @@ GROUPS = {
     "snapshot": "Protect single snapshots from deletion",
     "retention": "Decide what is deleted, show why, and do it",
     "repo": "Look after repositories: check, prune, copy, keys",
+    "repo key": "Decide who can open a repository",
 }
 
 COMMANDS = (
@@ -36,6 +37,12 @@ COMMANDS = (
     Leaf("backup run", "drctl.cli.backup:run", "Take a backup of services, now"),
     Leaf("backup list", "drctl.cli.backup:list_", "List snapshots"),
     Leaf("backup show", "drctl.cli.backup:show", "Show one snapshot"),
+    Leaf("repo init", "drctl.cli.repo:init", "Make a repository of the plan"),
+    Leaf("repo check", "drctl.cli.repo:check", "Check that everything can be restored"),
+    Leaf("repo unlock", "drctl.cli.repo:unlock", "Remove the locks of processes that are gone"),
+    Leaf("repo key list", "drctl.cli.key:list_", "List the keys that open a repository"),
+    Leaf("repo key add", "drctl.cli.key:add", "Let one more key open a repository"),
+    Leaf("repo key remove", "drctl.cli.key:remove", "Take a key away"),
     Leaf("completion", "drctl.cli.completion:completion", "Print a completion script for bash, zsh or fish"),
 )
 

@@ -136,7 +136,8 @@ def _describe(
     return snapshot.with_facts(
         service=request.service,
         source=request.source_name,
-        mode="full" if request.full else "incremental",
+        # without an earlier one nothing could be trusted: every byte was read
+        mode="full" if request.full or earlier is None else "incremental",
         chunker=request.chunker.value,
         state="partial" if any(problem.is_missing for problem in archived.problems) else None,
     )

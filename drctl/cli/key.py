@@ -1,0 +1,106 @@
+"""`drctl repo key`: who can open a repository.
+
+Invariant: every key opens the same data, so removing one re-encrypts nothing; the key in use never goes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from drctl.cli.command import command, repository_option, yes_option
+from drctl.cli.session import Session
+from drctl.cli.table import Column
+from drctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from drctl.repository.repo import Repository
+
+COLUMNS = (
+    Column("short_id", "ID"),
+    Column("hostname", "Host"),
+    Column("username", "User"),
+    Column("created", "Created"),
+    Column("in_use", "In use"),
+)
+
+
+@command(name="list")
+@repository_option
+def list_(session: Session, repository: str | None) -> None:
+    """List the keys that open a repository: where and when each was made."""
+    wiring = session.wiring()
+    rows = key_rows(wiring.repository(wiring.repository_spec(repository)))
+    session.out.table("key", COLUMNS, rows)
+
+
+@command(
+    examples=(
+        ("drctl repo key add /root/recovery.key --generate", "a second key, to be kept somewhere else"),
+        ("drctl repo key add /root/old.key", "the key or passphrase that a file holds"),
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--generate", is_flag=True, help="Make FILE with a random key first; it must not exist.")
+@repository_option
+def add(session: Session, file: Path, generate: bool, repository: str | None) -> None:
+    """Let the key in FILE open a repository too. FILE must be readable by its owner only."""
+    from drctl.cli.new_file import write_new_key
+    from drctl.credentials import read_secret
+    from drctl.domain.plan import SecretReference
+
+    wiring = session.wiring()
+    spec = wiring.repository_spec(repository)
+    opened = wiring.repository(spec)
+    reference = SecretReference(file=str(file))
+    key = (
+        write_new_key(file.absolute()) if generate else read_secret(reference, session.environment, "new key")
+    )
+    identifier = opened.add_key(key, session.clock)
+    fields = {"id": identifier.hex(), "repository": spec.name, "file": file}
+    session.out.record("key", fields, f"added key {identifier.hex()[:8]}: {file} opens {spec.name} now")
+
+
+@command(examples=(("drctl repo key remove 1a2b3c4d", "whoever has that key cannot open it any more"),))
+@click.argument("key")
+@repository_option
+@yes_option
+def remove(session: Session, key: str, repository: str | None, yes: bool) -> None:
+    """Remove KEY, named by the beginning of its id. The key in use cannot be removed.
+
+    Whoever copied the repository together with that key can still read that copy."""
+    wiring = session.wiring()
+    spec = wiring.repository_spec(repository)
+    opened = wiring.repository(spec)
+    matches = [row for row in key_rows(opened) if str(row["id"]).startswith(key)]
+    if len(matches) != 1:
+        raise UsageError(f"{len(matches)} keys begin with {key!r}", hint="see: drctl repo key list")
+    (row,) = matches
+    act = f"remove key {row['short_id']} of {row['username']}@{row['hostname']} from {spec.name}"
+    session.confirm(act, str(row["short_id"]), yes=yes)
+    opened.remove_key(bytes.fromhex(str(row["id"])))
+    session.out.record("key", {"id": row["id"], "repository": spec.name, "removed": True}, f"done: {act}")
+
+
+def key_rows(repository: Repository) -> list[dict[str, object]]:
+    """What the key files say about themselves."""
+    from drctl.repository.keys import decode_key_file
+    from drctl.repository.repo import FileKind
+
+    rows = []
+    for stored in repository.files(FileKind.KEY):
+        name = FileKind.KEY.key(stored.id)
+        file = decode_key_file(repository.storage.load(name), name)
+        rows.append(
+            {
+                "id": stored.id.hex(),
+                "short_id": stored.id.hex()[:8],
+                "hostname": file.hostname,
+                "username": file.username,
+                "created": file.created,
+                "in_use": stored.id == repository.key_id,
+            }
+        )
+    return rows
