@@ -110,8 +110,11 @@ def _back_up(
     wiring: Wiring, service: Service, source: SourceSpec, emit: Emit, *, full: bool, tags: tuple[str, ...]
 ) -> BackupReport:
     from drctl.workflows.backup import BackupRequest, run_backup
+    from drctl.workflows.forget import policy_tag
 
     spec = wiring.repository_spec(service.repositories[0])
+    retention = wiring.plan.policies[service.policy].retention
+    tags = (*tags, policy_tag(retention, wiring.plan.time_zone))
     request = BackupRequest(service.name, source.name, source.host, full, spec.chunker, tags)
     repository = wiring.repository(spec)
     # Ctrl-C and SIGTERM arrive as KeyboardInterrupt, so nothing else has to ask for a stop

@@ -84,7 +84,7 @@ def apply_forget(
         lock.confirm()
         current = plan_forget(repository, planned.request, clock.now(), _storage_now(repository, clock))
         _refuse_changed(planned, current)
-        _refuse_braked(current.judgement, overrides or {})
+        refuse_braked(current.judgement, overrides or {})
         forgotten: list[SnapshotFacts] = []
         emit(Started("forgetting", total_files=len(planned.judgement.going)))
         # newest first: an aborted run leaves no child without its parent
@@ -98,6 +98,17 @@ def apply_forget(
         emit(Finished("forgetting"))
     used = {brake.name: (overrides or {})[brake.name] for brake in current.judgement.brakes}
     return ForgetReport(tuple(forgotten), used)
+
+
+def refuse_braked(judgement: Judgement, overrides: Mapping[BrakeName, str]) -> None:
+    """RefusedError when a brake is engaged that no override names; the hint says how to."""
+    engaged = still_engaged(judgement.brakes, overrides)
+    if engaged:
+        names = " ".join(dict.fromkeys(f"--override {brake.name.value}=REASON" for brake in engaged))
+        raise RefusedError(
+            "; ".join(f"{brake.name.value}: {brake.reason}" for brake in engaged),
+            hint=f"nothing was deleted; if it is meant to be so: {names}",
+        )
 
 
 def policy_tag(policy: Retention, time_zone: str) -> str:
@@ -163,16 +174,6 @@ def _refuse_changed(planned: ForgetPlan, current: ForgetPlan) -> None:
         raise RefusedError(
             f"{planned.request.service}: {what}: they changed since the plan was made",
             hint="nothing was deleted; look at the plan again",
-        )
-
-
-def _refuse_braked(judgement: Judgement, overrides: Mapping[BrakeName, str]) -> None:
-    engaged = still_engaged(judgement.brakes, overrides)
-    if engaged:
-        names = " ".join(dict.fromkeys(f"--override {brake.name.value}=REASON" for brake in engaged))
-        raise RefusedError(
-            "; ".join(f"{brake.name.value}: {brake.reason}" for brake in engaged),
-            hint=f"nothing was deleted; if it is meant to be so: {names}",
         )
 
 
