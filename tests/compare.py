@@ -32,7 +32,11 @@ def differences(
     for path in sorted(here.keys() & there.keys()):
         if path == b"" and not top:
             continue
-        for words in _entry(first, second, path, here[path], there[path], owners, sparse, directory_times):
+        is_directory = stat.S_ISDIR(here[path].st_mode)
+        ignored: set[str] = set() if owners else {"owner"}
+        if is_directory and not directory_times:
+            ignored.add("mtime")
+        for words in _entry(first, second, path, here[path], there[path], ignored, sparse):
             found.append(f"{_shown(path)}: {words}")
     if (groups := _link_groups(here)) != (others := _link_groups(there)):
         for group in groups ^ others:
@@ -70,16 +74,11 @@ def _entry(
     path: bytes,
     here: os.stat_result,
     there: os.stat_result,
-    owners: bool,
+    ignored: set[str],
     sparse: bool,
-    directory_times: bool,
 ) -> Iterator[str]:
-    is_directory = stat.S_ISDIR(here.st_mode)
     for name, fact in _FACTS.items():
-        skipped = (name == "owner" and not owners) or (
-            name == "mtime" and is_directory and not directory_times
-        )
-        if not skipped and fact(here) != fact(there):
+        if name not in ignored and fact(here) != fact(there):
             yield f"{name}: {fact(here)} and {fact(there)}"
     one, other = os.path.join(first, path), os.path.join(second, path)
     if stat.S_IFMT(here.st_mode) != stat.S_IFMT(there.st_mode):
