@@ -14,6 +14,7 @@ import stat
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from drctl.domain.events import Emit, Finished, Noticed, Progressed, Started, ignore
 from drctl.repository.crew import Crew
@@ -218,16 +219,11 @@ class _Restore:
                 yield ReuseTask(number)
         for pack in self._plan.packs:
             yield PackTask(pack)
-        batch = array("I")
-        for node in self._nodes:
-            flags = self._nodes.flags[node.number]
-            if stat.S_ISDIR(node.mode) or flags & LINKED or (node.pieces and not flags & KEPT):
-                continue
-            batch.append(node.number)
-            if len(batch) == _ENTRIES_AT_ONCE:
-                yield EntriesTask(batch)
-                batch = array("I")
-        if batch:
+        flags = self._nodes.flags
+        kept = (number for number, flag in enumerate(flags) if flag & KEPT and not flag & LINKED)
+        contentless = (number for number in self._nodes.contentless if not flags[number] & (LINKED | KEPT))
+        numbers = chain(contentless, kept if self._options.existing is Existing.REUSE else ())
+        while batch := array("I", islice(numbers, _ENTRIES_AT_ONCE)):
             yield EntriesTask(batch)
 
 

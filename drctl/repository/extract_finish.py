@@ -7,7 +7,6 @@ last, the deepest first, because each entry made in it changes its times.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 
 from drctl.repository.extract_metadata import drop_other_attributes, settle_open
@@ -144,11 +143,9 @@ class Finisher:
             os.close(descriptor)
 
     def _directories(self, *, deepest_first: bool = False) -> Iterator[Planned]:
-        numbers = range(1, len(self._nodes))
+        numbers = self._nodes.directories[1:]
         for number in reversed(numbers) if deepest_first else numbers:
-            node = self._nodes[number]
-            if stat.S_ISDIR(node.mode):
-                yield node
+            yield self._nodes[number]
 
     def _try(self, node: Planned, act: Callable[[Planned], list[str]]) -> None:
         try:

@@ -7,10 +7,10 @@ repeat themselves) ends the plan.
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drctl.errors import CorruptError, DrctlError, ExitCode, UsageError
@@ -99,6 +99,16 @@ class PlanBuilder:
     def walk(self, snapshot: Snapshot) -> None:
         """Depth first: a directory, its entries, then what lies below them. CorruptError when the
         root cannot be read; UsageError when a path that was asked for is not in the snapshot."""
+        collecting = gc.isenabled()
+        gc.disable()  # nothing here makes cycles; looking for them in parsed trees costs a fifth
+        try:
+            self._walk(snapshot)
+        finally:
+            if collecting:
+                gc.enable()
+        self._selector.check_all_found()
+
+    def _walk(self, snapshot: Snapshot) -> None:
         stack = [self._start(snapshot)]
         while stack:
             directory = stack.pop()
@@ -109,8 +119,8 @@ class PlanBuilder:
                     raise
                 self._fail(directory.path, exc)
                 continue
-            stack += reversed([below for node in found for below in self._take(directory, node)])
-        self._selector.check_all_found()
+            take = self._take
+            stack += reversed([below for node in found if (below := take(directory, node)) is not None])
 
     def selects(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether an entry at this path, relative to the root of the restore but beginning with `/`,
@@ -123,31 +133,31 @@ class PlanBuilder:
         where = f"tree {short(directory.tree)} ({_shown(directory.path)})"
         return self._reader.read(self._repository.load_tree(directory.tree), where)
 
-    def _take(self, directory: _Directory, node: FoundNode) -> Iterator[_Directory]:
-        path = directory.path.rstrip(b"/") + b"/" + node.name
+    def _take(self, directory: _Directory, node: FoundNode) -> _Directory | None:
+        """Records an entry; of a directory, returns what is to be walked. Paths are only put together
+        where they are looked at: most of a snapshot is plain files that are all wanted."""
+        path, verdict = b"", directory.verdict
         is_directory = node.type == "dir"
-        if self._selector.takes_all:
-            verdict = directory.verdict
-        else:
+        if is_directory or not self._selector.takes_all:
+            path = _join(directory.path, node.name)
             verdict = self._selector.judge(path, directory.verdict, is_directory=is_directory)
-        if is_directory and verdict.descend:
-            yield from self._enter(directory, node, path, verdict)
-        elif verdict.wanted and not is_directory:
+        if is_directory:
+            return self._enter(directory, node, path, verdict) if verdict.descend else None
+        if verdict.wanted:
             try:
-                self._add_entry(self._number(directory), node)
+                self._add_entry(directory.number if directory.number >= 0 else self._number(directory), node)
             except CorruptError as exc:
-                self._fail(path, exc)
+                self._fail(_join(directory.path, node.name), exc)
+        return None
 
-    def _enter(
-        self, above: _Directory, node: FoundNode, path: bytes, verdict: Verdict
-    ) -> Iterator[_Directory]:
+    def _enter(self, above: _Directory, node: FoundNode, path: bytes, verdict: Verdict) -> _Directory | None:
         if node.subtree is None:
             self._fail(path, CorruptError("a directory without a tree"))
-            return
+            return None
         below = _Directory(above, node, node.subtree, path, above.depth + 1, verdict)
         if verdict.wanted:
             self._number(below)
-        yield below
+        return below
 
     def _number(self, directory: _Directory) -> int:
         """Its number, given now where it has none, and to those above it first."""
@@ -176,8 +186,7 @@ class PlanBuilder:
             raise CorruptError(f"of the unknown type {node.type[:40]!r}")
         blobs, offsets = self._pieces(node)
         number = self._add(parent, node, len(blobs))
-        for blob, offset in zip(blobs, offsets, strict=True):
-            self.nodes.add_piece(number, blob, offset)
+        self.nodes.add_pieces(number, blobs, offsets)
         if node.link_key is not None:
             self._link(number, node.link_key)
 
@@ -247,7 +256,7 @@ def finish_plan(
     """The plan out of a walked (and perhaps surveyed) table: which pieces come from which pack."""
     nodes = builder.nodes
     packs = _by_pack(nodes, repository.blobs)
-    counts = _count(nodes)
+    counts = _count(nodes, repository.blobs)
     return RestorePlan(
         snapshot=snapshot,
         nodes=nodes,
@@ -271,18 +280,17 @@ class _Counts:
     bytes_kept: int = 0
 
 
-def _count(nodes: NodeTable) -> _Counts:
-    counts = _Counts()
-    for node in nodes:
-        if stat.S_ISDIR(node.mode):
-            counts.directories += node.number > 0
-        elif stat.S_ISREG(node.mode):
-            counts.files += 1
-            if not nodes.flags[node.number] & LINKED:
-                counts.bytes += node.size
-                counts.bytes_kept += node.size if nodes.flags[node.number] & KEPT else 0
-        else:
-            counts.others += 1
+def _count(nodes: NodeTable, blobs: BlobTable) -> _Counts:
+    special = sum(not stat.S_ISREG(nodes[number].mode) for number in nodes.contentless)
+    directories = len(nodes.directories) - 1  # the target is not restored
+    counts = _Counts(len(nodes) - 1 - directories - special, directories, special)
+    flags, reused, plain_length_at = nodes.flags, nodes.piece_reused, blobs.plain_length_at
+    for piece, (number, blob) in enumerate(zip(nodes.piece_file, nodes.piece_blob, strict=True)):
+        if not flags[number] & LINKED:
+            size = plain_length_at(blob)
+            counts.bytes += size
+            if reused[piece] or flags[number] & KEPT:
+                counts.bytes_kept += size
     return counts
 
 
@@ -320,6 +328,10 @@ def _same_file(nodes: NodeTable, one: int, other: int) -> bool:
         nodes.piece_blob[first.first : first.first + first.pieces]
         == nodes.piece_blob[second.first : second.first + second.pieces]
     )
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory.rstrip(b"/") + b"/" + name
 
 
 def _shown(path: bytes) -> str:

@@ -112,7 +112,7 @@ def _survey_file(context: SurveyContext, node: Planned, seen: Surveyed) -> None:
         for piece in range(node.first, node.first + node.pieces):
             at = context.nodes.piece_blob[piece]
             data = os.pread(descriptor, blobs.plain_length_at(at), context.nodes.piece_offset[piece])
-            if hash_of(data) == blobs.at(at)[1].id:
+            if hash_of(data) == blobs.id_at(at):
                 right.append(piece)
     finally:
         os.close(descriptor)

@@ -139,7 +139,7 @@ def _compare_content(
             at, offset = nodes.piece_blob[piece], nodes.piece_offset[piece]
             data = os.pread(descriptor, blobs.plain_length_at(at), offset)
             seen.size += len(data)
-            if hash_of(data) != blobs.at(at)[1].id:
+            if hash_of(data) != blobs.id_at(at):
                 yield f"content from byte {offset} on"
                 return
     finally:

@@ -15,9 +15,10 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from drctl.errors import AbsentError, CorruptError, DrctlError, ExitCode, StorageError
+from drctl.errors import DrctlError, ExitCode
 from drctl.ports import Buffer
 from drctl.repository.codec import MAX_BLOB
+from drctl.repository.crypto import OVERHEAD
 from drctl.repository.extract_metadata import (
     MetadataRules,
     drop_other_attributes,
@@ -34,13 +35,12 @@ from drctl.repository.extract_target import (
     open_file,
     reopen_file,
 )
-from drctl.repository.ids import hash_of
+from drctl.repository.ids import hash_of, short
 from drctl.repository.node_table import FAILED, KEPT, STAGED, Planned
 from drctl.repository.pack import PackedBlob
-from drctl.repository.repo import FileKind, Repository
+from drctl.repository.reach import read_blobs
+from drctl.repository.repo import Repository
 
-_GAP = 256 * 2**10  # bytes nobody asked for that are read rather than asking twice
-_MOST_AT_ONCE = 16 * 2**20
 _MOST_OPEN = 128
 _BLOCK = 4096
 _HOLE = bytes(_BLOCK)
@@ -196,64 +196,39 @@ class _PackRun(_Run):
     def __init__(self, context: WriteContext, pack: int) -> None:
         super().__init__(context)
         self._blobs = context.repository.blobs
-        self._name = FileKind.PACK.key(self._blobs.packs[pack])
-        self._wanted: dict[int, list[int]] = {}
+        self._pack = self._blobs.packs[pack]
+        self._wanted: dict[bytes, list[int]] = {}
         for piece in context.plan.packs[pack]:
-            self._wanted.setdefault(self.nodes.piece_blob[piece], []).append(piece)
+            identifier = self._blobs.id_at(self.nodes.piece_blob[piece])
+            self._wanted.setdefault(identifier, []).append(piece)
         self._parts: dict[int, _Part] = {}
         self._open = 0
 
     def run(self) -> Written:
+        """Do it."""
+        repository = self.context.repository
         try:
-            for run in self._ranges():
-                self._read(run)
+            for blob, plain in read_blobs(repository, self._pack, self._bounded()):
+                if isinstance(plain, bytes):
+                    for piece in self._wanted[blob.id]:
+                        self._place(piece, plain)
+                else:
+                    self._fail_blob(blob.id, plain.message)
             return self.done
         finally:
             self._close_parts()
 
-    def _ranges(self) -> Iterator[list[tuple[int, PackedBlob]]]:
-        """Neighbouring blobs that are read together, bounded in bytes."""
-        places = sorted(
-            ((at, self._blobs.at(at)[1]) for at in self._wanted), key=lambda place: place[1].offset
-        )
-        run: list[tuple[int, PackedBlob]] = []
-        for at, blob in places:
-            if blob.length > MAX_BLOB + _GAP:
-                self._fail_blob(at, CorruptError(f"{self._name}: a blob of {blob.length} bytes"))
-                continue
-            if run:
-                first, last = run[0][1], run[-1][1]
-                gap = blob.offset - (last.offset + last.length)
-                if gap > _GAP or blob.offset + blob.length - first.offset > _MOST_AT_ONCE:
-                    yield run
-                    run = []
-            run.append((at, blob))
-        if run:
-            yield run
+    def _bounded(self) -> Iterator[PackedBlob]:
+        # nothing larger than a blob can be is read at all
+        for pieces in self._wanted.values():
+            blob = self._blobs.at(self.nodes.piece_blob[pieces[0]])[1]
+            if blob.length > MAX_BLOB + OVERHEAD:
+                self._fail_blob(blob.id, f"blob {short(blob.id)} is said to have {blob.length} bytes")
+            else:
+                yield blob
 
-    def _read(self, run: list[tuple[int, PackedBlob]]) -> None:
-        start = run[0][1].offset
-        end = max(blob.offset + blob.length for _, blob in run)
-        repository = self.context.repository
-        try:
-            data = memoryview(repository.storage.load(self._name, start, end - start))
-        except StorageError as exc:
-            for at, _ in run:
-                self._fail_blob(at, exc)
-            return
-        for at, blob in run:
-            from_start = blob.offset - start
-            try:
-                plain = repository.open_blob(data[from_start : from_start + blob.length], blob, self._name)
-            except CorruptError as exc:
-                self._fail_blob(at, exc)
-                continue
-            for piece in self._wanted[at]:
-                self._place(piece, plain)
-
-    def _fail_blob(self, at: int, error: DrctlError) -> None:
-        message = f"{self._name}: missing" if isinstance(error, AbsentError) else error.message
-        for piece in self._wanted[at]:
+    def _fail_blob(self, identifier: bytes, message: str) -> None:
+        for piece in self._wanted[identifier]:
             number = self.nodes.piece_file[piece]
             if not self.context.is_skipped(self.nodes[number]):
                 self.fail(number, message, ExitCode.CORRUPT)
@@ -435,7 +410,7 @@ class _ReuseRun(_Run):
                 continue
             at, offset = self.nodes.piece_blob[piece], self.nodes.piece_offset[piece]
             data = os.pread(old, blobs.plain_length_at(at), offset)
-            if hash_of(data) != blobs.at(at)[1].id:
+            if hash_of(data) != blobs.id_at(at):
                 self.fail(node.number, "was changed by somebody while it was being restored")
                 return
             write_at(new, data, offset, sparse=self.context.sparse)

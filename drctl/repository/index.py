@@ -58,6 +58,11 @@ class BlobTable:
         start = position * _ENTRY.size + 32
         return int.from_bytes(self._records[start : start + 4], "little") & ~_TREE_BIT
 
+    def id_at(self, position: int) -> bytes:
+        """The id of the blob of a `position`."""
+        start = position * _ENTRY.size
+        return bytes(self._records[start : start + 32])
+
     def plain_length_at(self, position: int) -> int:
         """Bytes of content of the blob of a `position`."""
         length, raw_length = _LENGTHS.unpack_from(self._records, position * _ENTRY.size + 40)

@@ -76,12 +76,12 @@ def _is_plain_file(raw: dict[str, object]) -> bool:
 def _decode_file(raw: dict[str, object], mode: int, where: str) -> FoundNode:
     name, mtime, content = raw["name"], raw["mtime"], raw.get("content")
     uid, gid, size = raw.get("uid", 0), raw.get("gid", 0), raw.get("size", 0)
-    if type(uid) is not int or type(gid) is not int or type(size) is not int or min(uid, gid, size) < 0:
+    if not (type(uid) is type(gid) is type(size) is int):
         raise TypeError("owner and size must be numbers")
-    ids = [bytes.fromhex(item) for item in content] if content else []  # type: ignore[attr-defined]
-    for identifier, item in zip(ids, content or (), strict=True):  # type: ignore[call-overload]
-        if len(identifier) != 32 or len(item) != 64:
-            parse_id(item, where)
+    ids = []
+    for item in content or ():  # type: ignore[attr-defined]
+        identifier = bytes.fromhex(item)
+        ids.append(identifier if len(identifier) == 32 else parse_id(item, where))
     return FoundNode(
         unquote_name(name, where),  # type: ignore[arg-type]
         "file",
@@ -101,16 +101,19 @@ def _time_ns(text: str, where: str) -> int:
     """As `parse_time_ns`: the whole second, which many files share, is looked up."""
     zone = "Z" if text.endswith("Z") else text[-6:]
     fraction = text[19 : -len(zone)]
-    if not fraction:
-        return _second_ns(text[:19] + zone, where)
-    if not (fraction[0] == "." and len(fraction) <= 10 and fraction[1:].isdigit() and fraction.isascii()):
+    digits = fraction[1:]
+    if fraction and not (fraction[0] == "." and len(digits) <= 9 and digits.isdigit() and digits.isascii()):
         raise CorruptError(f"{where}: not a time: {text[:60]!r}")
-    return _second_ns(text[:19] + zone, where) + int(fraction[1:].ljust(9, "0"))
+    try:
+        second = _second_ns(text[:19] + zone)
+    except CorruptError as exc:
+        raise CorruptError(f"{where}: {exc.message}") from exc
+    return second + int(digits.ljust(9, "0"))
 
 
 @lru_cache(maxsize=4096)
-def _second_ns(text: str, where: str) -> int:
-    return _clamped(parse_time_ns(text, where))
+def _second_ns(text: str) -> int:
+    return _clamped(parse_time_ns(text))
 
 
 def _clamped(nanoseconds: int) -> int:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from drctl.errors import CorruptError
 
 _RECORD = struct.Struct("<IQHHIIqQII")
+_FORMAT, _DIRECTORY = 0o170000, 0o040000
 MAX_ENTRIES = 50_000_000  # more than any file system that was seen; bounds a tree that repeats itself
 
 SCAFFOLD = 1  # a directory on the way to what was selected, not selected itself
@@ -60,6 +61,8 @@ class NodeTable:
         self._records = bytearray()
         self._names = bytearray()
         self.flags = bytearray()
+        self.directories = array("I")
+        self.contentless = array("I")  # all that is neither a directory nor has pieces
         self.extras: dict[int, Extra] = {}
         self.first_of_link: dict[int, int] = {}  # a further name -> the entry it is a name of
         self.piece_file = array("I")
@@ -94,14 +97,17 @@ class NodeTable:
             raise CorruptError(f"{text!r}: a number of it is out of range: {exc}") from exc
         self._names += name
         self.flags.append(0)
+        if not pieces:
+            (self.directories if mode & _FORMAT == _DIRECTORY else self.contentless).append(number)
         return number
 
-    def add_piece(self, number: int, blob: int, offset: int) -> None:
-        """One more piece of the entry added last."""
-        self.piece_file.append(number)
-        self.piece_blob.append(blob)
-        self.piece_offset.append(offset)
-        self.piece_reused.append(0)
+    def add_pieces(self, number: int, blobs: list[int], offsets: list[int]) -> None:
+        """The pieces of the entry added last."""
+        count = len(blobs)
+        self.piece_file.extend([number] * count)
+        self.piece_blob.extend(blobs)
+        self.piece_offset.extend(offsets)
+        self.piece_reused += bytes(count)
 
     def __getitem__(self, number: int) -> Planned:
         parent, at, length, mode, uid, gid, mtime, size, first, pieces = _RECORD.unpack_from(
