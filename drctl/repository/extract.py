@@ -96,15 +96,16 @@ def apply_restore(
     target: bytes,
     options: RestoreOptions = RestoreOptions(),
     emit: Emit = ignore,
+    check: Callable[[], object] = lambda: None,
     forked: Callable[[], object] = lambda: None,
 ) -> RestoreResult:
-    """Do what the plan says. `forked` is called once the worker processes run: threads may be
-    started from then on. DrctlError where nothing more can be written or a worker died; what was
-    restored so far stays, and `Existing.REUSE` continues from it."""
+    """Do what the plan says. `check` is called often, and raises to end the run; `forked` once the
+    worker processes run: threads may be started from then on. DrctlError where nothing more can be
+    written or a worker died; what was restored so far stays, and `Existing.REUSE` continues."""
     place = Target(target, options.existing)
     try:
         place.lay_out(plan.nodes)
-        return _Restore(repository, plan, place, options, emit).run(forked)
+        return _Restore(repository, plan, place, options, emit).run(check, forked)
     finally:
         place.close()
 
@@ -115,6 +116,7 @@ def verify_restore(
     target: bytes,
     options: RestoreOptions = RestoreOptions(),
     emit: Emit = ignore,
+    check: Callable[[], object] = lambda: None,
 ) -> tuple[Failure, ...]:
     """Read everything the plan restored again, from the disk where the system lets us, and compare
     it with the blobs' ids and the snapshot's metadata: what differs. Empty: all is as it was."""
@@ -133,6 +135,7 @@ def verify_restore(
                 entries, size = entries + seen.entries, size + seen.size
                 wrong += seen.wrong
                 emit(Progressed(entries, size))
+                check()
         emit(Finished("verifying"))
         return tuple(wrong)
     finally:
@@ -163,13 +166,14 @@ class _Restore:
         self._finisher = Finisher(self._context)
         self._total = Written()
 
-    def run(self, forked: Callable[[], object]) -> RestoreResult:
+    def run(self, check: Callable[[], object], forked: Callable[[], object]) -> RestoreResult:
         """All phases in their order."""
         self._emit(Started("restoring", self._plan.files, self._plan.bytes - self._plan.bytes_kept))
         deleted = self._finisher.delete(self._plan.deletions)
         self._finisher.make_directories()
         self._finisher.stage()
-        self._write(forked)
+        self._write(check, forked)
+        check()
         self._finisher.complete(set(self._total.broken))
         self._emit(Finished("restoring"))
         failures = (*self._plan.failures, *self._total.failures, *self._finisher.failures)
@@ -189,7 +193,7 @@ class _Restore:
             failures=_once_each(failures),
         )
 
-    def _write(self, forked: Callable[[], object]) -> None:
+    def _write(self, check: Callable[[], object], forked: Callable[[], object]) -> None:
         self._context.repository.storage.close()  # a connection must not be shared by two processes
         tasks = self._tasks()
 
@@ -201,6 +205,7 @@ class _Restore:
                 forked()
                 forked = _nothing
                 self._add(done)
+                check()
         forked()
 
     def _add(self, done: Written) -> None:

@@ -414,7 +414,6 @@ class _ReuseRun(_Run):
                 self.fail(node.number, "was changed by somebody while it was being restored")
                 return
             write_at(new, data, offset, sparse=self.context.sparse)
-            self.done.size += len(data)
 
 
 def write_at(descriptor: int, data: Buffer, offset: int, *, sparse: bool = False) -> None:

@@ -51,15 +51,15 @@ class NodeReader:
 
     def _decode(self, raws: list[dict[str, object]], where: str) -> Iterator[FoundNode]:
         for raw in raws:
-            mode = self._file_modes.get(raw.get("mode"))
-            if mode is None or not _is_plain_file(raw):
+            try:
+                mode = self._file_modes.get(raw.get("mode"))
+                if mode is not None and _is_plain_file(raw):
+                    yield _decode_file(raw, mode, where)
+                    continue
                 node = _decode_any(raw, where)
                 if node.type == "file":
                     self._file_modes[raw.get("mode")] = node.mode
                 yield node
-                continue
-            try:
-                yield _decode_file(raw, mode, where)
             except (KeyError, TypeError, ValueError, AttributeError) as exc:
                 raise CorruptError(f"{where}: malformed node {str(raw.get('name'))[:80]!r}: {exc}") from exc
 
