@@ -6,21 +6,17 @@ paths are absolute and normalised, and names are bytes throughout.
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
-from drctl.errors import UsageError
 from drctl.ports import Entry
 from drctl.sources.anchor import Anchor
 from drctl.sources.excludes import Excludes
 from drctl.sources.local_directory import Listing, LocalDirectory, OwnerNames, list_entries, open_only
-from drctl.sources.roots import check_absolute, contains, normalise_roots, split
-
-CACHE_TAG = b"CACHEDIR.TAG"
-# https://bford.info/cachedir/: a regular file that begins with these bytes
-_CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+from drctl.sources.roots import check_absolute, split
+from drctl.sources.rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +74,8 @@ class FilesSource:
 
     def __init__(self, options: FilesOptions) -> None:
         """UsageError when `exclude_file` cannot be used or a path is named and excluded at once."""
-        self.options = options
-        self._named, self.roots = normalise_roots(options.paths)
-        self._excludes = Excludes([*options.exclude, *_patterns_in(options.exclude_file)])
-        self._refuse_contradictions()
-        self._tags = dict.fromkeys(map(os.fsencode, options.exclude_if_present), b"")
-        if options.exclude_caches:
-            self._tags.setdefault(CACHE_TAG, _CACHE_SIGNATURE)
-        self._plain = not (self._excludes or self._tags or options.one_file_system)
+        self._rules = Rules(options)
+        self.roots = self._rules.roots
         self._anchors: dict[bytes, Anchor] = {}
         self._owner_names: OwnerNames = {}
 
@@ -94,17 +84,10 @@ class FilesSource:
         return self.__dict__ | {"_anchors": {}, "_owner_names": {}}
 
     def open_directory(self, path: bytes) -> LocalDirectory:
-        root = next((root for root in self.roots if contains(root, path)), None)
-        if root is None:
-            raise ValueError(f"{path!r} is in no root")
-        parent, name = split(root)
+        parent, name = split(self._rules.root_of(path))
         relative = path[len(parent.rstrip(b"/")) + 1 :] or name
         descriptor = self._anchor(parent).open_directory(relative)
         return LocalDirectory(descriptor, lambda: self._list(descriptor, path), self._owner_names)
-
-    def _list(self, descriptor: int, path: bytes) -> Listing:
-        listing = list_entries(descriptor)
-        return listing if self._plain else self._apply_rules(descriptor, path, listing)
 
     def open_root(self, path: bytes) -> LocalDirectory:
         """The directory that holds `path`, with that one entry. Above the roots, symlinks are
@@ -126,49 +109,21 @@ class FilesSource:
                 made.close()
         return anchor
 
-    def _apply_rules(self, descriptor: int, path: bytes, listing: Listing) -> Listing:
-        entries, unreadable = listing
-        if self.options.one_file_system and self._crosses(descriptor, path):
+    def _list(self, descriptor: int, path: bytes) -> Listing:
+        if self._rules.take_nothing_away:
+            return list_entries(descriptor)
+        if self._rules.one_file_system and self._crosses(descriptor, path):
             return [], []
-        for entry in entries:
-            if entry.name in self._tags and _begins_with(descriptor, entry, self._tags[entry.name]):
-                return [entry], []
-        if self._excludes:
-            entries = self._excludes.keep(path, entries)
-            unreadable = [
-                (name, why)
-                for name, why in unreadable
-                if not self._excludes.leaves_out(path + b"/" + name, is_directory=False)
-            ]
-        return entries, unreadable
+        return self._rules.keep(path, list_entries(descriptor), partial(_begins_with, descriptor))
 
     def _crosses(self, descriptor: int, path: bytes) -> bool:
         """Whether a mount point lies between the directory and the named path it belongs to.
         (Only directories are asked: an overlay shows files with devices of their own.)"""
-        nearest = max((named for named in self._named if contains(named, path)), key=len)
+        nearest = self._rules.nearest_named(path)
         return nearest != path and os.fstat(descriptor).st_dev != os.lstat(nearest).st_dev
-
-    def _refuse_contradictions(self) -> None:
-        for named in self._named:
-            root = next(root for root in self.roots if contains(root, named))
-            if self._is_left_out_below(root, named):
-                raise UsageError(
-                    f"{os.fsdecode(named)!r} is named in paths, and excluded inside {os.fsdecode(root)!r}",
-                    hint="take each directory on the way back with a `!` pattern, or drop it from paths",
-                )
-
-    def _is_left_out_below(self, root: bytes, path: bytes) -> bool:
-        while path != root:
-            if self._excludes.leaves_out(path, is_directory=True):
-                return True
-            path = os.path.dirname(path)
-        return False
 
 
 def _begins_with(directory: int, entry: Entry, signature: bytes) -> bool:
-    """Whether a tag is valid. One that cannot be read is not: rather too much in the backup."""
-    if not signature:
-        return True
     if entry.mode & 0o170000 != 0o100000:
         return False
     try:
@@ -183,18 +138,3 @@ def _begins_with(directory: int, entry: Entry, signature: bytes) -> bool:
         return False
     finally:
         os.close(descriptor)
-
-
-def _patterns_in(exclude_file: str | None) -> list[str]:
-    if exclude_file is None:
-        return []
-    try:
-        with open(exclude_file, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-            patterns = list(lines)
-        Excludes(patterns)
-    except OSError as exc:
-        hint = "create it, or drop exclude_file" if exc.errno == errno.ENOENT else None
-        raise UsageError(f"exclude file {exclude_file!r}: {exc.strerror}", hint=hint) from exc
-    except ValueError as exc:
-        raise UsageError(f"exclude file {exclude_file!r}: {exc}") from exc
-    return patterns
