@@ -9,10 +9,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from drctl.domain.plan import DisasterClass, Objective, Policy, Schedule
+from drctl.domain.retention_rules import policy_faults
 from drctl.domain.schedule import worst_interval
 from drctl.domain.units import show_duration
 from drctl.planfile.errors import Position, Problems
 from drctl.planfile.nodes import Node, Table
+
+_WHY_OLDER = (
+    "a moment is recovered from a full that is older than it, and purging takes time:"
+    " raise gone_by, keep less, or make fulls more often"
+)
 
 
 def lint_policy(policy: Policy, text: Table, time_zone: str, problems: Problems) -> None:
@@ -69,18 +75,9 @@ def _lint_retention(policy: Policy, text: Table, time_zone: str, problems: Probl
         return
     if kept.within is not None and kept.within > kept.gone_by:
         problems.add(_at(block, "within"), "within is more than gone_by", "nothing outlives gone_by")
-    if kept.keep_at_least is None:
-        return
-    interval = full_interval(policy.schedule, time_zone)
-    least = kept.keep_at_least + interval + kept.purge_lag
-    if kept.gone_by < least:
-        problems.add(
-            _at(block, "gone_by"),
-            f"gone_by {show_duration(kept.gone_by)} is too early: to recover any moment of the last"
-            f" {show_duration(kept.keep_at_least)} takes a full up to {show_duration(interval)} older,"
-            f" and purging takes {show_duration(kept.purge_lag)}",
-            f"at least {show_duration(least)}; or keep less, or make fulls more often",
-        )
+    # the same rule that decides what may be deleted: what passes here is never refused there
+    for fault in policy_faults(kept, full_interval(policy.schedule, time_zone)):
+        problems.add(_at(block, "gone_by"), fault, _WHY_OLDER)
 
 
 def _at(node: Node | None, key: str) -> Position:

@@ -87,9 +87,8 @@ def test_one_full_a_day_cannot_keep_30_days_and_be_gone_after_31(tmp_path: Path)
     with open(find_by_name("policies", "/nonexistent")["standby-31d"]) as file:
         text = file.read()
     (line,) = refusals(tmp_path, text.replace("30 0,12 * * *", "30 1 * * *"))
-    assert "gone_by 31d is too early" in line
-    assert "a full up to 1d 1h older" in line
-    assert line.endswith("(at least 31d 7h; or keep less, or make fulls more often)")
+    assert "gone_by 31d is less than keep_at_least 30d + full interval 1d 1h + purge_lag 6h = 31d 7h" in line
+    assert line.endswith("raise gone_by, keep less, or make fulls more often)")
     assert not refusals(
         tmp_path,
         text.replace("30 0,12 * * *", "30 1 * * *").replace("keep_at_least: 30d\n", "keep_at_least: 29d\n"),
@@ -125,6 +124,7 @@ BAD_POLICIES = [
     ('schedule: {full: "0 3 * * *"}\nretention: {last: 1, keep_at_least: 0d}', "2:37: a duration of nothing"),
     ('schedule: {full: "0 3 * * *"}\nretention: {last: 1, keep_at_least: 30}', "2:37: must be a duration"),
     ('schedule: {full: "0 3 * * *"}\nretention: {within: 9d, gone_by: 8d}', "2:21: within is more than gone_by"),
+    ('schedule: {full: "0 3 * * *"}\nretention: {daily: 7, gone_by: 1d}', "2:32: gone_by 1d is less than"),
     ('schedule: {full: "0 3 * *"}\nretention: {last: 1}', "1:18: a cron expression has five fields, not 4"),
     ("schedule: {full: 22:30}\nretention: {last: 1}", "1:18: unquoted 22:30 would be read as a number"),
     ('schedule: {full: "0 0 30 2 *"}\nretention: {last: 1}', "1:18: not a cron expression"),

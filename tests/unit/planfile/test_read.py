@@ -272,6 +272,19 @@ def test_control_characters_and_line_breaks_of_a_value_stay_on_one_line(tmp_path
     assert r"'main\n\x1b[31mx'" in line
 
 
+def test_with_two_hosts_that_could_be_this_machine_a_source_names_its_host(tmp_path: Path) -> None:
+    two = GOOD.replace("web1: {site: here}", "web1: {site: here}\n  web2: {site: here}")
+    assert problems(tmp_path, two)[0].startswith("drctl.yaml:18:7: the source 'files' needs a host (")
+    named = two.replace("kind: files", "kind: files, host: web2")
+    assert read(tmp_path, named).services["docs"].sources["files"].host == "web2"
+
+
+def test_a_hostile_name_in_a_hint_stays_on_its_line(tmp_path: Path) -> None:
+    hostile = GOOD.replace("web1:", r'"we\nb\e[2J":').replace("kind: files", "kind: files, host: x")
+    assert all("known: " not in line or r"we\nb\x1b[2J" in line for line in problems(tmp_path, hostile))
+    assert all(line.isprintable() for line in problems(tmp_path, hostile))
+
+
 # --- includes ---------------------------------------------------------------------------
 
 
