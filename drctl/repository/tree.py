@@ -23,6 +23,7 @@ from drctl.errors import CorruptError
 from drctl.ports import Buffer, Entry
 from drctl.repository.fields import UINT32, brief, number, sequence, text
 from drctl.repository.ids import parse_id
+from drctl.repository.printable import is_printable
 
 MAX_NODES = 50_000_000
 _GO_TYPE_BITS = {
@@ -109,7 +110,7 @@ def _go_quote(name: bytes) -> str:
             parts.append(_GO_SHORT[char])
         elif 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
             parts.append(f"\\x{code - 0xDC00:02x}")
-        elif char.isprintable():
+        elif is_printable(char):
             parts.append(char)
         elif code < 0x20 or code == 0x7F:
             parts.append(f"\\x{code:02x}")
