@@ -158,7 +158,8 @@ class Directory(Protocol):
     def read_link(self, entry: Entry) -> bytes: ...
 
     def extended_attributes(self, entry: Entry) -> Sequence[tuple[bytes, bytes]]:
-        """xattrs (ACLs are among them), sorted by name; empty where unsupported."""
+        """xattrs (ACLs are among them), as the system lists them: restic keeps that order, and a
+        tree sorted otherwise would have another id. Empty where unsupported."""
         ...
 
     def owner_names(self, uid: int, gid: int) -> tuple[str, str]:

@@ -173,8 +173,12 @@ class LocalTimeText:
         if len(self._whole) > 50_000:
             self._whole.clear()
         # Go's encoder knows the years 0 to 9999 only; a file system may know more
-        bounded = min(max(seconds, -62_167_219_200), 253_402_300_799 - 86_400)
+        bounded = min(max(seconds, -62_167_219_200 + 86_400), 253_402_300_799 - 86_400)
         local = time.localtime(bounded)
+        if local.tm_gmtoff % 60:
+            # local mean time of long ago: RFC 3339 has no seconds in a zone, and restic's way of
+            # cutting them off gives another instant back
+            local = time.gmtime(bounded)
         offset = local.tm_gmtoff // 60
         sign = "-" if offset < 0 else "+"
         zone = f"{sign}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}" if offset else "Z"

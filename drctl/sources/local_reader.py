@@ -73,7 +73,7 @@ class LocalReader:
 
 
 def extended_attributes_of(target: int | bytes, *, follow: bool = False) -> Sequence[tuple[bytes, bytes]]:
-    """All xattrs of a descriptor or a path, sorted by name; ACLs are `system.posix_acl_*`.
+    """All xattrs of a descriptor or a path, as the kernel lists them; ACLs are `system.posix_acl_*`.
 
     Empty where the file system has none; OSError (EACCES, EIO) otherwise."""
     # a descriptor is followed by nature, and CPython refuses the flag for it
@@ -94,4 +94,4 @@ def extended_attributes_of(target: int | bytes, *, follow: bool = False) -> Sequ
             # removed since the listing, or listed by a file system that cannot show it
             if exc.errno not in (errno.ENODATA, errno.ENOTSUP):
                 raise
-    return sorted(found)
+    return found

@@ -23,7 +23,7 @@ from drctl.storage.local import LocalOptions, LocalStorage
 from tests.format.nasty_tree import NAMES, make_nasty_tree
 from tests.format.stock_restic import PASSWORD, Restic
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parent / "golden" / "trees"
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Caracas")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
