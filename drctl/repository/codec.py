@@ -61,6 +61,11 @@ class Codec:
         plain = stream.read(limit + 1)
         if len(plain) > limit:
             raise CorruptError(f"{where}: decompresses to more than {limit} bytes")
+        # a stream that is cut short just ends; now that its size is known, see whether it was whole
+        whole = self._decompressor.decompressobj()
+        whole.decompress(packed)
+        if not whole.eof:
+            raise CorruptError(f"{where}: the zstd frame is cut short")
         return plain
 
     def _worthwhile(self, plain: Buffer) -> bool:
