@@ -27,7 +27,8 @@ _WORTH_A_SAMPLE = 256 * 2**10
 class Codec:
     """One compressor and one decompressor. Not thread-safe: one per thread."""
 
-    def __init__(self, compression: Compression) -> None:
+    def __init__(self, compression: Compression, *, compresses_trees: bool = True) -> None:
+        self._compresses_trees = compresses_trees
         self._compressor = None
         self._quick = zstandard.ZstdCompressor(level=1)
         if compression is not Compression.OFF:
@@ -41,6 +42,11 @@ class Codec:
             return None
         packed = (self._quick if len(plain) < self._small else self._compressor).compress(plain)
         return packed if len(packed) < len(plain) else None
+
+    def compress_tree(self, plain: Buffer) -> bytes | None:
+        """The zstd frame, larger or not and even with compression off: `restic prune` packs anew
+        every pack of version 2 that holds a plain tree. None in version 1."""
+        return self._quick.compress(plain) if self._compresses_trees else None
 
     def decompress(self, packed: Buffer, limit: int, where: str) -> bytes:
         """At most `limit` bytes; CorruptError naming `where` for a bomb, a lie or garbage."""

@@ -46,7 +46,9 @@ class Packer:
 
     def add(self, identifier: bytes, plain: Buffer) -> int:
         """Store a blob; returns the bytes it takes in the pack."""
-        return self.add_sealed(identifier, *seal_blob(identifier, plain, self._sealer, self._codec))
+        return self.add_sealed(
+            identifier, *seal_blob(identifier, plain, self._sealer, self._codec, self._kind)
+        )
 
     def add_sealed(self, identifier: bytes, sealed: tuple[bytes, bytes, bytes], raw_length: int) -> int:
         """Store a blob that `seal_blob` prepared (perhaps in another thread)."""
@@ -70,11 +72,11 @@ class Packer:
 
 
 def seal_blob(
-    identifier: bytes, plain: Buffer, sealer: Sealer, codec: Codec
+    identifier: bytes, plain: Buffer, sealer: Sealer, codec: Codec, kind: BlobType = BlobType.DATA
 ) -> tuple[tuple[bytes, bytes, bytes], int]:
     """A blob's stored form (IV, ciphertext, tag) and its raw length (0 where not compressed),
     proven to open to `identifier`; CorruptError when this machine's memory or libraries fail."""
-    packed = codec.compress(plain)
+    packed = codec.compress_tree(plain) if kind is BlobType.TREE else codec.compress(plain)
     sealed = sealer.seal(plain if packed is None else packed)
     _prove(identifier, sealed, packed, len(plain), sealer, codec)
     return sealed, 0 if packed is None else len(plain)

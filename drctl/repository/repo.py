@@ -91,7 +91,7 @@ class Repository:
         if getattr(self._local, "pid", None) != os.getpid():
             self._local.pid = os.getpid()
             self._local.sealer = Sealer(self._key)
-            self._local.codec = Codec(self.compression)
+            self._local.codec = Codec(self.compression, compresses_trees=self.config.version >= 2)
         return self._local.sealer  # type: ignore[no-any-return]
 
     def new_sealer(self) -> Sealer:

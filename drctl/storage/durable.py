@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from drctl.ports import Buffer
 from drctl.storage.keys import is_own_temporary
@@ -24,6 +24,14 @@ _RENAME_NOREPLACE = 1
 
 def write_new_file(path: str, parts: Sequence[Buffer]) -> None:
     """Write and fsync a file that did not exist, mode 0600; on any error it is removed again."""
+    with new_file(path, parts):
+        return
+
+
+@contextmanager
+def new_file(path: str, parts: Sequence[Buffer]) -> Iterator[None]:
+    """As `write_new_file`. Within the context it is marked as used: until it has its own name, whoever
+    sweeps the directory must see that it is not abandoned."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -31,6 +39,7 @@ def write_new_file(path: str, parts: Sequence[Buffer]) -> None:
             _mark_as_used(descriptor)
             _write_all(descriptor, parts)
             os.fsync(descriptor)
+            yield
         finally:
             os.close(descriptor)
     except BaseException:
@@ -91,7 +100,8 @@ def remove_abandoned(directory: str, names: Iterable[str]) -> None:
 
 def _mark_as_used(descriptor: int) -> None:
     with suppress(OSError):  # a file system without locks keeps its leftovers, nothing worse
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # waiting: whoever sweeps holds it for an instant, to see that the file is empty
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:

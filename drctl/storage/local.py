@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from drctl.errors import StorageError
 from drctl.ports import Buffer, StoredFile
-from drctl.storage.durable import make_directories, publish, remove_abandoned, sync_directory, write_new_file
+from drctl.storage.durable import make_directories, new_file, publish, remove_abandoned, sync_directory
 from drctl.storage.keys import check_key, check_prefix, is_visible, temporary_name
 from drctl.storage.os_errors import translated
 from drctl.storage.probe import keeps_writers_apart
@@ -49,9 +49,9 @@ class LocalStorage:
         with translated(self._base, f"save {key}"):
             self._settle(directory)
             temporary = os.path.join(directory, temporary_name())
-            write_new_file(temporary, parts)
             try:
-                publish(temporary, path)
+                with new_file(temporary, parts):
+                    publish(temporary, path)
             except FileExistsError:
                 # whoever saved it may not have come to its own fsync: a retry must be able to
                 # trust what it finds

@@ -16,7 +16,7 @@ CUTTERS = {
 }
 
 
-@pytest.fixture(params=CUTTERS.values(), ids=CUTTERS.keys())
+@pytest.fixture(params=list(CUTTERS.values()), ids=list(CUTTERS))
 def cutter(request: pytest.FixtureRequest) -> Cutter:
     """Each cutter."""
     made: Cutter = request.param()

@@ -31,7 +31,8 @@ def test_an_index_that_was_written_is_read_back_the_same(packs: list[tuple[bytes
 @given(PACKS)
 @settings(max_examples=200)
 def test_the_blob_table_equals_a_dictionary(packs: list[tuple[bytes, list[PackedBlob]]]) -> None:
-    table, model, duplicates, counted = BlobTable(), {}, 0, 0
+    table, duplicates, counted = BlobTable(), 0, 0
+    model: dict[tuple[bytes, BlobType], tuple[bytes, PackedBlob]] = {}
     for pack, blobs in packs:
         for blob in blobs:
             duplicates += (blob.id, blob.type) in model

@@ -57,7 +57,8 @@ def test_any_bytes_are_a_header_or_corrupt(header: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=3000), max_size=30), st.sampled_from(Compression))
 def test_a_filled_pack_opens_to_its_blobs(contents: list[bytes], compression: Compression) -> None:
-    sealer, codec, packs = Sealer(KEY), Codec(compression), []
+    sealer, codec = Sealer(KEY), Codec(compression)
+    packs: list[FinishedPack] = []
     packer = Packer(BlobType.DATA, sealer, codec, packs.append)
     for content in contents:
         packer.add(hash_of(content), content)

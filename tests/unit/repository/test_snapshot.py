@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drctl.domain.retention import Hold
 from drctl.errors import CorruptError
 from drctl.repository.snapshot import (
-    Hold,
     Snapshot,
     Summary,
     decode_snapshot,
