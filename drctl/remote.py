@@ -138,8 +138,8 @@ class ParamikoRemote:
         from paramiko import Transport  # noqa: PLC0415
 
         options = self._options
+        known = self._known_keys()
         with self._translated("connect"):
-            known = self._known_keys()
             transport = Transport(self._open_socket())
             transport.banner_timeout = transport.auth_timeout = options.timeout_s
             transport.channel_timeout = options.timeout_s
@@ -175,10 +175,15 @@ class ParamikoRemote:
         RefusedError without connecting if there are none."""
         name, known = self._name_in_known_hosts, dict[str, set[str]]()
         for path in self._known_hosts_files():
-            with suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as lines:
-                for line in lines:
-                    for kind, key in _keys_in(line.strip(), name):
-                        known.setdefault(kind, set()).add(key)
+            try:
+                with open(path, encoding="utf-8", errors="replace") as lines:
+                    for line in lines:
+                        for kind, key in _keys_in(line.strip(), name):
+                            known.setdefault(kind, set()).add(key)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                raise RefusedError(f"the known hosts in {path} cannot be read: {exc.strerror}") from exc
         if not known.keys() - {_REVOKED}:
             raise RefusedError(
                 f"ssh {self.address}: the host's key is unknown: {name} is not in "
@@ -255,14 +260,16 @@ class ParamikoRemote:
         ) from refused
 
     def _identities(self) -> Iterator[PKey]:
-        from paramiko import Agent, PasswordRequiredException  # noqa: PLC0415
+        from paramiko import Agent  # noqa: PLC0415
 
         path = self._options.identity_file
         if path is not None:
             try:
                 yield _load_identity(os.path.expanduser(path))
                 return
-            except PasswordRequiredException as exc:
+            except FileNotFoundError as exc:
+                raise UsageError(f"there is no identity file {path}") from exc
+            except _NeedsPassphrase as exc:
                 if not os.environ.get("SSH_AUTH_SOCK"):
                     raise UsageError(
                         f"the identity file {path} has a passphrase",
@@ -275,7 +282,7 @@ class ParamikoRemote:
             agent.close()
         if path is None:
             for name in ("id_ed25519", "id_ecdsa", "id_rsa"):
-                with suppress(FileNotFoundError, PasswordRequiredException):
+                with suppress(FileNotFoundError, _NeedsPassphrase):
                     yield _load_identity(os.path.expanduser(f"~/.ssh/{name}"))
 
     @contextmanager
@@ -318,16 +325,23 @@ def _plain_type(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
+class _NeedsPassphrase(Exception):
+    """The private key is encrypted."""
+
+
 def _load_identity(path: str) -> PKey:
     from paramiko import PKey  # noqa: PLC0415
     from paramiko.pkey import UnknownKeyType  # noqa: PLC0415
 
-    mode = os.stat(path).st_mode
-    if mode & 0o077:
-        raise RefusedError(f"others may read the identity file {path}", hint=f"chmod 600 {path}")
     try:
+        if os.stat(path).st_mode & 0o077:
+            raise RefusedError(f"others may read the identity file {path}", hint=f"chmod 600 {path}")
         return PKey.from_path(path)
-    except (UnknownKeyType, ValueError) as exc:
+    except FileNotFoundError:
+        raise
+    except TypeError as exc:  # cryptography's answer to a missing passphrase
+        raise _NeedsPassphrase from exc
+    except (OSError, UnknownKeyType, ValueError) as exc:
         raise UsageError(f"{path} is no private key", hint="ssh-keygen -t ed25519 makes one") from exc
 
 
