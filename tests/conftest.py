@@ -12,7 +12,7 @@ from tests.servers.ceph import ceph_server
 from tests.servers.s3 import S3Server, moto_server, rclone_server
 from tests.servers.ssh import SshServer, ssh_server
 
-pytest.register_assert_rewrite("drctl.testing.storage_contract")
+pytest.register_assert_rewrite("drctl.testing.storage_contract", "drctl.testing.source_contract")
 
 # programs that come as Python packages lie beside the interpreter
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}"
