@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -222,7 +223,13 @@ class HeldLock:
         """The look before writing: whether a conflicting lock is there that only this host's clock
         calls stale. The storage's clock, known once our own file lies there, decides on it."""
         doubtful = False
-        for record in self._conflicts(self._files.read_all()):
+        records = self._files.read_all()
+        conflicting = self._conflicts(records)
+        for record in records:
+            if record.owner_is_gone() and record not in conflicting:
+                with suppress(DrctlError):  # a courtesy to stock restic, whose check minds any lock
+                    self._files.remove(record.id)
+        for record in conflicting:
             if record.owner_is_gone():
                 self._files.remove(record.id)
             elif record.is_stale(self._clock.now()):
