@@ -41,7 +41,7 @@ def test_the_same_dump_again_stores_next_to_nothing(place: Place) -> None:
     [
         ("print('half a dump'); raise SystemExit(3)", "exit code 3"),
         ("pass", "empty"),
-        ("import os; print('half'); os.kill(os.getpid(), 9)", "signal"),
+        ("import os; print('half'); os.kill(os.getpid(), 9)", "sigkill"),
     ],
 )
 def test_a_dump_that_is_not_complete_makes_no_snapshot(place: Place, script: str, reason: str) -> None:
