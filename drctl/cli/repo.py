@@ -134,6 +134,36 @@ def unlock(session: Session, name: str | None, remove_all: bool, yes: bool) -> N
     )
 
 
+@command(
+    name="verify-storage",
+    examples=(
+        ("drctl repo verify-storage", "before trusting a new provider, and after it changed something"),
+    ),
+)
+@name_argument
+def verify_storage(session: Session, name: str | None) -> ExitCode:
+    """Try on the storage of repository NAME everything drctl relies on; exits with 5 when it fails.
+
+    Writes small files and one of 20 MiB below drctl-probe/ and removes them; the repository is not
+    touched, and there need not be one yet."""
+    from drctl.storage.verify import verify_storage as try_all
+
+    wiring = session.wiring()
+    spec = wiring.repository_spec(name)
+    findings = try_all(wiring.storage(spec))
+    words = {True: "ok", False: "FAILED", None: "not claimed"}
+    rows = [
+        {"what": one.what, "passed": one.passed, "result": words[one.passed], "seen": one.reason}
+        for one in findings
+    ]
+    columns = (Column("result", "Result"), Column("what", "Property"), Column("seen", "Seen"))
+    session.out.table("property", columns, rows)
+    failed = sum(one.passed is False for one in findings)
+    fields = {"repository": spec.name, "failed": failed}
+    session.out.summary(fields, f"{spec.name}: {failed} properties failed")
+    return ExitCode.VERIFICATION_FAILED if failed else ExitCode.OK
+
+
 def _lock_row(lock: LockRecord, state: str) -> dict[str, object]:
     return {
         "id": lock.id.hex(),

@@ -44,6 +44,7 @@ COMMANDS = (
     Leaf("repo init", "drctl.cli.repo:init", "Make a repository of the plan"),
     Leaf("repo check", "drctl.cli.repo:check", "Check that everything can be restored"),
     Leaf("repo unlock", "drctl.cli.repo:unlock", "Remove the locks of processes that are gone"),
+    Leaf("repo verify-storage", "drctl.cli.repo:verify_storage", "Try whether a storage can be relied on"),
     Leaf("repo key list", "drctl.cli.key:list_", "List the keys that open a repository"),
     Leaf("repo key add", "drctl.cli.key:add", "Let one more key open a repository"),
     Leaf("repo key remove", "drctl.cli.key:remove", "Take a key away"),

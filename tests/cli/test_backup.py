@@ -1,0 +1,84 @@
+"""`drctl backup` and what it says: data, problems and exit codes."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import Home, json_lines
+
+
+def test_a_first_backup_is_full_and_the_next_is_incremental(home: Home) -> None:
+    assert home.run("backup", "run").returncode == 0
+    done = home.run("backup", "run")
+    assert done.returncode == 0
+    assert "incremental, 2 files, 10" in done.stdout
+    assert done.stderr == ""
+    modes = [line["mode"] for line in home.lines("backup", "list") if line["message_type"] == "snapshot"]
+    assert modes == ["full", "incremental"]
+
+
+def test_a_snapshot_is_listed_and_shown_with_the_same_fields(home: Home) -> None:
+    (made,) = [line for line in home.lines("backup", "run", "--tag", "x") if line["message_type"] == "backup"]
+    (listed,) = [line for line in home.lines("backup", "list", "shop") if line["message_type"] == "snapshot"]
+    (shown, summary) = home.lines("backup", "show", str(made["short_id"]))
+    assert listed == shown
+    assert {key: made[key] for key in shown if key not in ("message_type", "received")} == {
+        key: value for key, value in shown.items() if key not in ("message_type", "received")
+    }
+    assert shown["tags"] == ["x"]
+    assert summary == {"message_type": "summary", "schema_version": 1, "exit_code": 0}
+    assert str(made["id"]) in home.run("backup", "show", str(made["id"])[:6]).stdout
+
+
+def test_what_could_not_be_read_is_listed_exactly_and_ends_with_3(home: Home) -> None:
+    gone = str(home.folder / "gone")
+    home.plan.write_text(home.plan.read_text().replace("paths:\n", f'paths:\n          - "{gone}"\n'))
+    done = home.run("backup", "run", "--output", "json")
+    assert done.returncode == 3, done.stderr
+    lines = json_lines(done)
+    (problem,) = [line for line in lines if line["message_type"] == "problem"]
+    assert (problem["path"], problem["trouble"]) == (gone, "vanished")
+    (made,) = [line for line in lines if line["message_type"] == "backup"]
+    assert (made["problems"], made["files"]) == (1, 2)
+    assert lines[-1]["exit_code"] == 3
+    text = home.run("backup", "run")
+    assert text.returncode == 3
+    assert f"drctl: warning: vanished: {gone}: " in text.stderr
+
+
+def test_an_unknown_service_or_source_is_a_usage_error(home: Home) -> None:
+    done = home.run("backup", "run", "shpo")
+    assert done.returncode == 2
+    assert "no service 'shpo'" in done.stderr
+    assert home.run("backup", "run", "--source", "nope").returncode == 2
+    assert home.run("backup", "list", "shpo").returncode == 2
+
+
+def test_one_source_that_fails_keeps_no_other_from_being_backed_up(home: Home) -> None:
+    text = home.plan.read_text()
+    more = f"      gone:\n        kind: files\n        paths: [{home.folder}/gone]\n"
+    more += "      broken:\n        kind: command\n        command: [/bin/false]\n        filename: /dump\n"
+    home.plan.write_text(text.replace("      files:\n", more + "      files:\n"))
+    done = home.run("backup", "run", "--output", "json")
+    lines = json_lines(done)
+    assert done.returncode == 1, done.stderr
+    assert [line["source"] for line in lines if line["message_type"] == "backup"] == ["files"]
+    failures = [str(line["text"]) for line in lines if line["message_type"] == "failure"]
+    assert [text.split(":")[0] for text in failures] == ["shop/gone", "shop/broken"]
+    assert lines[-1]["failed"] == 2
+    assert len(home.snapshot_ids()) == 1
+
+
+def test_the_wrong_key_and_no_repository_have_their_own_exit_codes(home: Home) -> None:
+    home.key_file.write_text("another key\n")
+    assert home.run("backup", "run").returncode == 12
+    assert home.run("backup", "list").returncode == 12
+    (home.repository / "config").unlink()
+    done = home.run("backup", "list")
+    assert done.returncode == 10
+    assert "drctl repo init" in done.stderr
+
+
+def test_a_key_file_that_others_may_read_is_refused(home: Home) -> None:
+    home.key_file.chmod(0o640)
+    done = home.run("backup", "list")
+    assert done.returncode == 40
+    assert f"chmod 0600 {home.key_file}" in done.stderr
