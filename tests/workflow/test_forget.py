@@ -13,7 +13,7 @@ import pytest
 
 from drctl.clock import SystemClock
 from drctl.domain.brakes import BrakeName
-from drctl.domain.events import ignore
+from drctl.domain.events import Event, Progressed, ignore
 from drctl.domain.plan import Retention
 from drctl.domain.retention import Group
 from drctl.domain.snapshot_facts import Hold
@@ -332,6 +332,30 @@ def test_an_interruption_stops_before_the_next_deletion(made: tuple[Repository, 
 
     with pytest.raises(InterruptedRunError):
         apply_forget(repository, plan(repository), CLOCK, ignore, stop)
+    assert len(listed(repository)) == 3
+
+
+class Sleeper(SystemClock):
+    """A machine that is suspended once, for as long as `slept_s`."""
+
+    slept_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept_s
+
+
+def test_a_lock_lost_in_mid_run_stops_before_the_next_deletion(made: tuple[Repository, Snapshot]) -> None:
+    """Safety 11: whoever slept past its lock does nothing more when it wakes."""
+    repository, first = made
+    nightly(repository, first, range(31, 34))
+    clock = Sleeper()
+
+    def sleep_after_the_first(event: Event) -> None:
+        if isinstance(event, Progressed):
+            clock.slept_s = 3600.0
+
+    with pytest.raises(LockedError, match="the lock on the repository was lost"):
+        apply_forget(repository, plan(repository), clock, sleep_after_the_first, lambda: None)
     assert len(listed(repository)) == 3
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from drctl.clock import SystemClock
 from drctl.domain.snapshot_facts import Hold
-from drctl.errors import StorageError, UsageError
+from drctl.errors import CorruptError, StorageError, UsageError
 from drctl.repository.repo import FileKind, Repository
 from drctl.repository.snapshot import Snapshot
 from drctl.storage.local import LocalOptions, LocalStorage
@@ -171,6 +171,28 @@ def test_a_hold_interrupted_at_any_step_loses_nothing_and_is_finished_by_the_sam
     held = hold(repository, name(old), LEGAL, CLOCK)
     assert listed(repository) == {name(first), name(held)}
     assert held.received == old.received
+
+
+class Garbling(LocalStorage):
+    """Acknowledges a snapshot's record and keeps another one."""
+
+    garbles = False
+
+    def save(self, key: str, parts: object) -> None:
+        super().save(key, parts)  # type: ignore[arg-type]
+        if self.garbles and key.startswith("snapshots/"):
+            path = Path(self.location, key)
+            path.chmod(0o600)
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def test_the_old_record_stays_where_the_new_one_does_not_read_back(tmp_path: Path) -> None:
+    storage = Garbling(LocalOptions(str(tmp_path / "repository")))
+    repository, first = make_repository(tmp_path, storage)
+    storage.garbles = True
+    with pytest.raises(CorruptError):
+        hold(repository, name(first), LEGAL, CLOCK)
+    assert Path(storage.location, "snapshots", name(first)).exists()
 
 
 def test_a_hold_can_be_put_while_a_backup_runs(made: tuple[Repository, Snapshot]) -> None:
