@@ -37,6 +37,7 @@ COMMANDS = (
     Leaf("backup run", "drctl.cli.backup:run", "Take a backup of services, now"),
     Leaf("backup list", "drctl.cli.backup:list_", "List snapshots"),
     Leaf("backup show", "drctl.cli.backup:show", "Show one snapshot"),
+    Leaf("restore", "drctl.cli.restore:restore", "Get data back: whole, by path, or as it was at a time"),
     Leaf("snapshot hold", "drctl.cli.snapshot:hold", "Keep retention from deleting a snapshot"),
     Leaf("snapshot release", "drctl.cli.snapshot:release", "Take a hold off a snapshot"),
     Leaf("retention plan", "drctl.cli.retention:plan", "Show what stays, what would be deleted, and why"),
