@@ -19,7 +19,7 @@ from drctl.repository.ids import hash_of, is_id
 from drctl.repository.keys import MAX_KEY_FILE, decode_key_file
 from drctl.repository.lock import decode_lock
 from drctl.repository.packread import verify_pack
-from drctl.repository.reach import mark_reachable
+from drctl.repository.reach import Walk, mark_reachable, start_walk
 from drctl.repository.repo import FileKind, Repository
 from drctl.repository.sample import Amount, Sample, Share
 from drctl.repository.snapshot import decode_snapshot
@@ -66,10 +66,15 @@ class _Findings:
 
 
 def check_repository(
-    repository: Repository, sample: Sample | None = None, seed: int = 0, emit: Emit = ignore
+    repository: Repository,
+    sample: Sample | None = None,
+    seed: int = 0,
+    emit: Emit = ignore,
+    forked: Callable[[], None] = lambda: None,
 ) -> CheckReport:
     """Check the structure and, with a `sample`, the content of its packs. Emits every finding as
-    `Noticed` when it is found. UnreachableError when the storage does not answer."""
+    `Noticed` when it is found; `forked` is called once the workers are. UnreachableError when the
+    storage does not answer."""
     findings = _Findings(emit)
     emit(Started("check structure"))
     snapshots = list(_read_snapshots(repository, findings))
@@ -77,14 +82,13 @@ def check_repository(
     findings.add(survey.findings)
     stored = _look_at_files(repository, findings)
     findings.add(_pack_findings(survey, stored))
-    _, wrong = mark_reachable(
-        repository, survey.table, snapshots, lambda trees: emit(Progressed(trees, 0, "trees"))
-    )
-    findings.add(wrong)
-    emit(Finished("check structure"))
-    chosen = _choose(survey, stored, sample, seed)
-    if sample is not None:
-        _read_packs(repository, survey, chosen, findings)
+    chosen = [] if sample is None else _choose(survey, stored, sample, seed)
+    walk = start_walk(repository, survey.table)
+    with Crew(walk, forked=forked) as crew:
+        findings.add(mark_reachable(crew, walk, snapshots, lambda trees: emit(Progressed(trees, 0, "trees"))))
+        emit(Finished("check structure"))
+        if chosen:
+            _read_packs(crew, survey, chosen, findings)
     return CheckReport(
         findings=tuple(findings.all),
         snapshots=len(snapshots),
@@ -180,30 +184,25 @@ def _pack_findings(survey: Survey, stored: dict[bytes, int]) -> Iterator[Finding
         yield note("index/", f"{survey.duplicates} blobs are stored more than once", "prune removes them")
 
 
-def _choose(
-    survey: Survey, stored: dict[bytes, int], sample: Sample | None, seed: int
-) -> list[tuple[bytes, int]]:
-    if sample is None:
-        return []
+def _choose(survey: Survey, stored: dict[bytes, int], sample: Sample, seed: int) -> list[tuple[bytes, int]]:
     packs = [(listing.id, stored[listing.id]) for listing in survey.listings if listing.id in stored]
     return sample.choose(packs, seed)
 
 
 def _read_packs(
-    repository: Repository, survey: Survey, chosen: list[tuple[bytes, int]], findings: _Findings
+    crew: Crew[Walk], survey: Survey, chosen: list[tuple[bytes, int]], findings: _Findings
 ) -> None:
     emit = findings.emit
     emit(Started("read packs", len(chosen), sum(size for _, size in chosen)))
     tasks = ((listing, size) for pack, size in chosen if (listing := survey.listing(pack)))
     done = bytes_done = 0
-    with Crew(repository) as crew:
-        for size, wrong in crew.run(_read_one, lambda: next(tasks, None)):
-            findings.add(wrong)
-            done, bytes_done = done + 1, bytes_done + size
-            emit(Progressed(done, bytes_done, "packs"))
+    for size, wrong in crew.run(_read_one, lambda: next(tasks, None)):
+        findings.add(wrong)
+        done, bytes_done = done + 1, bytes_done + size
+        emit(Progressed(done, bytes_done, "packs"))
     emit(Finished("read packs"))
 
 
-def _read_one(repository: Repository, task: tuple[PackListing, int]) -> tuple[int, list[Finding]]:
+def _read_one(walk: Walk, task: tuple[PackListing, int]) -> tuple[int, list[Finding]]:
     listing, size = task
-    return size, verify_pack(repository, listing, size)
+    return size, verify_pack(walk.repository, listing, size)

@@ -21,6 +21,8 @@ C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT = 64 * 2**20
 _inherited: Any = None  # in a worker: what its crew was made with
 
 
@@ -30,10 +32,14 @@ def processors() -> int:
 
 
 class Crew(Generic[C]):
-    """Forked workers around one context. Make it after the context is complete."""
+    """Forked workers around one context. Make it after the context is complete. They are forked when
+    the first task comes; `forked` is called then, to start threads that must not be forked along."""
 
-    def __init__(self, context: C, workers: int | None = None) -> None:
+    def __init__(
+        self, context: C, workers: int | None = None, *, forked: Callable[[], None] = lambda: None
+    ) -> None:
         self._workers = workers or processors()
+        self._forked: Callable[[], None] | None = forked
         self._pool = ProcessPoolExecutor(
             self._workers, multiprocessing.get_context("fork"), _begin, (context, os.getpid())
         )
@@ -46,6 +52,7 @@ class Crew(Generic[C]):
             while True:
                 while len(flying) < 2 * self._workers and (task := next_task()) is not None:
                     flying.add(self._pool.submit(_do, work, task))
+                    self._tell_forked()
                 if not flying:
                     return
                 done, flying = wait(flying, return_when=FIRST_COMPLETED)
@@ -53,6 +60,11 @@ class Crew(Generic[C]):
                     yield future.result()
         except BrokenProcessPool as exc:
             raise DrctlError("a worker process died", hint="is the machine out of memory? see dmesg") from exc
+
+    def _tell_forked(self) -> None:
+        forked, self._forked = self._forked, None
+        if forked is not None:
+            forked()
 
     def __enter__(self) -> Crew[C]:
         return self
@@ -63,7 +75,11 @@ class Crew(Generic[C]):
 
 def _begin(context: object, parent: int) -> None:
     global _inherited  # noqa: PLW0603 - the one thing a forked worker inherits
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # packs and blobs come and go by the thousand: without this, each is mapped and faulted in anew
+    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
     if os.getppid() != parent:
         os._exit(1)  # it died before the line above
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means

@@ -122,6 +122,7 @@ class HeldLock:
         self._leftovers: list[bytes] = []  # replaced by a refresh, but not removed yet
         self._thread: threading.Thread | None = None
         self._confirmed = False
+        self.stored_at: datetime | None = None  # the storage's time of its first file, once confirmed
         doubtful = self._refuse_fresh_conflicts()
         self._refreshed_at = clock.monotonic()  # before the write: it may take long
         self._id = files.write(exclusive)
@@ -248,6 +249,7 @@ class HeldLock:
                 raise LockedError(
                     "the lock on the repository was removed by somebody", hint="run the command once more"
                 )
+            self.stored_at = own.stored_at
             held_for = timedelta(seconds=self._clock.monotonic() - self._written_at)
             for record in self._conflicts(records.values()):
                 if not record.is_stale(own.stored_at + held_for):

@@ -34,12 +34,9 @@ def verify_pack(repository: Repository, listing: PackListing, size: int) -> list
 
 def _verify(repository: Repository, listing: PackListing, size: int) -> list[Finding]:
     file = listing.file
-    whole = _Window(repository, file, size)
+    whole = PackWindow(repository, file, size)
     try:
-        tail = whole.read(max(size - _TAIL, 0), min(_TAIL, size))
-        header_length = sealed_header_length(tail, size, file)
-        body = size - _TAIL - header_length
-        blobs = open_header(whole.read(body, header_length), body, repository.sealer(), file)
+        blobs, body = read_header(repository, whole)
     except CorruptError as exc:
         # whether the name's hash still fits says if it was damaged here or made so
         return [damage(file, damage_from(file, exc).what, HINT_PACK), *_hash_only(whole, listing)]
@@ -53,8 +50,16 @@ def _verify(repository: Repository, listing: PackListing, size: int) -> list[Fin
     return findings + _name_finding(listing, digest.digest())
 
 
+def read_header(repository: Repository, whole: PackWindow) -> tuple[list[PackedBlob], int]:
+    """The blobs of a pack by its own header, and where they end. CorruptError names the pack."""
+    tail = whole.read(max(whole.size - _TAIL, 0), min(_TAIL, whole.size))
+    header_length = sealed_header_length(tail, whole.size, whole.file)
+    body = whole.size - _TAIL - header_length
+    return open_header(whole.read(body, header_length), body, repository.sealer(), whole.file), body
+
+
 def _verify_stretch(
-    repository: Repository, file: str, stretch: list[PackedBlob], whole: _Window, digest: hashlib._Hash
+    repository: Repository, file: str, stretch: list[PackedBlob], whole: PackWindow, digest: hashlib._Hash
 ) -> list[Finding]:
     start = stretch[0].offset
     length = stretch[-1].offset + stretch[-1].length - start
@@ -73,13 +78,13 @@ def _verify_stretch(
     return findings
 
 
-def _hash_only(whole: _Window, listing: PackListing) -> list[Finding]:
+def _hash_only(whole: PackWindow, listing: PackListing) -> list[Finding]:
     digest = hashlib.sha256()
     _hash_slices(whole, 0, whole.size, digest)
     return _name_finding(listing, digest.digest())
 
 
-def _hash_slices(whole: _Window, start: int, length: int, digest: hashlib._Hash) -> None:
+def _hash_slices(whole: PackWindow, start: int, length: int, digest: hashlib._Hash) -> None:
     for offset in range(start, start + length, WHOLE):
         digest.update(whole.read(offset, min(WHOLE, start + length - offset)))
 
@@ -90,23 +95,23 @@ def _name_finding(listing: PackListing, digest: bytes) -> list[Finding]:
     return [damage(listing.file, "its bytes do not hash to its name", HINT_PACK)]
 
 
-class _Window:
+class PackWindow:
     """A stored file of known size: read at once when small, in ranges when not."""
 
     def __init__(self, repository: Repository, file: str, size: int) -> None:
         self.size = size
+        self.file = file
         self._storage = repository.storage
-        self._file = file
         self._all: memoryview | None = None
 
     def read(self, offset: int, length: int) -> memoryview:
         """Exactly that range; CorruptError when the file ends before."""
         if self.size <= WHOLE and self._all is None:
-            self._all = memoryview(self._storage.load(self._file, 0, self.size))
+            self._all = memoryview(self._storage.load(self.file, 0, self.size))
         if self._all is not None:
             data = self._all[offset : offset + length]
         else:
-            data = memoryview(self._storage.load(self._file, offset, length))
+            data = memoryview(self._storage.load(self.file, offset, length))
         if len(data) != length:
-            raise CorruptError(f"{self._file}: ends before byte {offset + length}")
+            raise CorruptError(f"{self.file}: ends before byte {offset + length}")
         return data

@@ -53,7 +53,9 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class Walk:
+    """What the walking processes share."""
+
     repository: Repository
     table: BlobTable
     marks: Marks
@@ -66,32 +68,35 @@ class _Seen(NamedTuple):
     findings: list[Finding]
 
 
+def start_walk(repository: Repository, table: BlobTable) -> Walk:
+    """With nothing marked yet."""
+    return Walk(repository, table, Marks(len(table)))
+
+
 def mark_reachable(
-    repository: Repository,
-    table: BlobTable,
+    crew: Crew[Walk],
+    walk: Walk,
     roots: Iterable[tuple[str, bytes]],
     progress: Callable[[int], None] = lambda trees: None,
-) -> tuple[Marks, list[Finding]]:
-    """Mark every blob that the trees of `roots` (a snapshot's file, its tree) need. `progress` is
-    told the number of trees visited. Findings come in no order, each once."""
-    walk = _Walk(repository, table, Marks(len(table)))
-    frontier = Frontier(table)
+) -> list[Finding]:
+    """Mark every blob that the trees of `roots` (a snapshot's file, its tree) need, with a crew made
+    of that walk. `progress` is told the number of trees found. Findings come in no order, each once."""
+    frontier = Frontier(walk.table)
     findings: list[Finding] = []
     for file, tree in roots:
-        position = table.position(tree, BlobType.TREE)
+        position = walk.table.position(tree, BlobType.TREE)
         if position < 0:
             findings.append(damage(file, f"its tree {short(tree)} is in no index", HINT_REPAIR))
         elif walk.marks.add(position):
             frontier.add(position)
     trees = 0
-    with Crew(walk) as crew:
-        for seen in crew.run(_visit, frontier.take):
-            trees += len(seen.subtrees)
-            findings.extend(seen.findings)
-            for position in seen.subtrees:
-                frontier.add(position)
-            progress(trees)
-    return walk.marks, list(dict.fromkeys(findings))
+    for seen in crew.run(_visit, frontier.take):
+        trees += len(seen.subtrees)
+        findings.extend(seen.findings)
+        for position in seen.subtrees:
+            frontier.add(position)
+        progress(trees)
+    return list(dict.fromkeys(findings))
 
 
 class Frontier:
@@ -160,7 +165,7 @@ def stretches(
         yield group
 
 
-def _visit(walk: _Walk, positions: array[int]) -> _Seen:
+def _visit(walk: Walk, positions: array[int]) -> _Seen:
     places = [walk.table.at(position) for position in positions]
     seen = _Seen(array("I"), [])
     if places:
@@ -174,7 +179,7 @@ def _visit(walk: _Walk, positions: array[int]) -> _Seen:
     return seen
 
 
-def _visit_tree(walk: _Walk, file: str, blob: PackedBlob, plain: bytes, seen: _Seen) -> None:
+def _visit_tree(walk: Walk, file: str, blob: PackedBlob, plain: bytes, seen: _Seen) -> None:
     try:
         nodes = decode_tree(plain, f"{file}: tree {short(blob.id)}")
     except CorruptError as exc:
@@ -187,7 +192,7 @@ def _visit_tree(walk: _Walk, file: str, blob: PackedBlob, plain: bytes, seen: _S
             seen.findings.append(damage(file, f"tree {short(blob.id)}: {name!r}: {problem}", HINT_REPAIR))
 
 
-def _follow(walk: _Walk, node: Node, seen: _Seen) -> str | None:
+def _follow(walk: Walk, node: Node, seen: _Seen) -> str | None:
     """Mark what one node needs; what is wrong with it."""
     missing = []
     for identifier in node.content:

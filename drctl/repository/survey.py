@@ -28,6 +28,7 @@ class PackListing:
 
     id: bytes
     size: int
+    body: int  # bytes of its blobs
     blobs: int
     kind: BlobType | None  # None: data and trees mixed, as restic did before 0.8
     digest: bytes  # of the header that the pack must have
@@ -95,10 +96,12 @@ def _add(survey: Survey, file: str, pack: bytes, blobs: list[PackedBlob]) -> Non
 def describe(pack: bytes, blobs: list[PackedBlob]) -> PackListing:
     """The listing of a pack whose blobs come sorted by offset."""
     header = encode_header(blobs)
+    body = sum(blob.length for blob in blobs)
     kinds = {blob.type for blob in blobs}
     return PackListing(
         id=pack,
-        size=sum(blob.length for blob in blobs) + len(header) + OVERHEAD + _LENGTH_FIELD,
+        size=body + len(header) + OVERHEAD + _LENGTH_FIELD,
+        body=body,
         blobs=len(blobs),
         kind=kinds.pop() if len(kinds) == 1 else None,
         digest=header_digest(header),

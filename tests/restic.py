@@ -1,0 +1,46 @@
+"""Stock restic as judge: the programs at hand, and how tests run them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from drctl.domain.secret import Secret
+from drctl.repository.crypto import ScryptCost
+
+PASSWORD = Secret("golden")
+CHEAP = ScryptCost(n=1024)  # of keys that only tests have
+# newer ones than the distribution's, where somebody put them
+_PEERS = sorted(Path("/opt/peers").glob("restic-*"))
+PROGRAMS = [path for path in [shutil.which("restic"), *map(str, _PEERS)] if path]
+
+
+def run(program: str, repository: Path, *arguments: str, cwd: Path | None = None) -> str:
+    """Standard output; the test fails when the program does."""
+    done = try_to(program, repository, arguments, cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def try_to(
+    program: str, repository: Path, arguments: Sequence[str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run it, whatever comes of it."""
+    environment = os.environ | {"RESTIC_PASSWORD": PASSWORD.reveal(), "RESTIC_REPOSITORY": str(repository)}
+    return subprocess.run(
+        [program, "--no-cache", *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def assert_accepts(program: str, repository: Path) -> None:
+    """`check --read-data` finds nothing."""
+    assert "no errors were found" in run(program, repository, "check", "--read-data")
