@@ -1,21 +1,19 @@
-"""Stock restic as judge: the programs at hand, and how tests run them."""
+"""Stock restic as judge of upkeep: the programs at hand, and how these tests run them."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from drctl.domain.secret import Secret
 from drctl.repository.crypto import ScryptCost
+from tests.format.stock_restic import restics
 
 PASSWORD = Secret("golden")
 CHEAP = ScryptCost(n=1024)  # of keys that only tests have
-# newer ones than the distribution's, where somebody put them
-_PEERS = sorted(Path("/opt/peers").glob("restic-*"))
-PROGRAMS = [path for path in [shutil.which("restic"), *map(str, _PEERS)] if path]
+PROGRAMS = restics()
 
 
 def run(program: str, repository: Path, *arguments: str, cwd: Path | None = None) -> str:
