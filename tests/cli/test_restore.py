@@ -64,7 +64,7 @@ def test_a_target_that_is_not_empty_is_refused_and_untouched(home: Home) -> None
     target.mkdir()
     (target / "hello.txt").write_text("precious")
     (target / "other").write_text("also precious")
-    options = ["-t", target, "--root", home.tree]
+    options = ["-t", str(target), "--root", str(home.tree)]
     assert home.run("restore", *options).returncode == 40
     for how in ("--in-place", "--delta"):
         done = home.run("restore", *options, how)
