@@ -260,6 +260,18 @@ class Remote(Protocol):
     def close(self) -> None: ...
 
 
+class Cache(Protocol):
+    """Files that only spare time. Losing one is never an error."""
+
+    def load(self, name: str) -> bytes | None:
+        """What was saved under the name, whole; None when there is nothing."""
+        ...
+
+    def save(self, name: str, data: bytes) -> None:
+        """Keep it if possible, replacing what was there."""
+        ...
+
+
 class Clock(Protocol):
     """The only reader of time."""
 

@@ -14,7 +14,7 @@ from drctl.credentials import read_secret
 from drctl.domain.plan import Host, Plan, RepositorySpec, Service, SourceSpec
 from drctl.domain.secret import Secret
 from drctl.errors import UsageError
-from drctl.ports import Clock, Source, Storage
+from drctl.ports import Cache, Clock, Source, Storage
 
 if TYPE_CHECKING:
     from drctl.remote import ParamikoRemote
@@ -92,6 +92,12 @@ class Wiring:
     def key(self, spec: RepositorySpec) -> Secret:
         """The `Secret` that opens a repository."""
         return read_secret(spec.key, self.environment, f"key of repository {spec.name}")
+
+    def cache(self) -> Cache:
+        """Where files lie that only spare time."""
+        from drctl.cache import LocalCache, cache_folder
+
+        return LocalCache(cache_folder(self.environment))
 
     def source(self, spec: SourceSpec) -> Source:
         """A source, read here or, on a host with an address, over SSH."""

@@ -11,8 +11,8 @@ _CHUNK = 1 << 20
 
 
 def differences(
-    one: str | bytes,
-    other: str | bytes,
+    one: str | bytes | os.PathLike[str],
+    other: str | bytes | os.PathLike[str],
     *,
     owners: bool = True,
     top: bool = False,

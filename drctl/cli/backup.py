@@ -118,7 +118,9 @@ def _back_up(
     request = BackupRequest(service.name, source.name, source.host, full, spec.chunker, tags)
     repository = wiring.repository(spec)
     # Ctrl-C and SIGTERM arrive as KeyboardInterrupt, so nothing else has to ask for a stop
-    return run_backup(repository, wiring.source(source), request, wiring.clock, emit, lambda: None)
+    return run_backup(
+        repository, wiring.source(source), request, wiring.clock, emit, lambda: None, wiring.cache()
+    )
 
 
 def _show_report(session: Session, service: Service, source: SourceSpec, report: BackupReport) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from drctl.domain.events import Emit, Progressed
@@ -17,6 +17,7 @@ from drctl.errors import DrctlError, SourceError
 from drctl.ports import Clock, Entry
 from drctl.repository.archive_job import Answer, Counts, Job, LocalTimeText, Problem, Task, Trouble
 from drctl.repository.archive_worker import problem_of
+from drctl.repository.fingerprints import MAX_DIRECTORIES
 from drctl.repository.folders import Folder, Folders
 from drctl.repository.ids import hash_of
 from drctl.repository.index_writer import IndexWriter
@@ -39,6 +40,7 @@ class Archived:
     tree: bytes
     counts: Counts
     problems: tuple[Problem, ...]
+    fingerprints: list[bytes] = field(default_factory=list)  # each with its tree; for the next run
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class _Run:
         self._pool = pool
         self._counts = Counts()
         self._problems: list[Problem] = []
+        self._fingerprints: list[bytes] = []
         self._stack: list[Task] = []
         self._numbers = count()
         self._asked: dict[int, tuple[Folder, Task]] = {}
@@ -129,7 +132,7 @@ class _Run:
         self._index.add(self._trees.finish())
         self._index.flush()
         self._watch.emit(Progressed(self._counts.files, self._counts.bytes))
-        return Archived(self._folders.root_tree, self._counts, tuple(self._problems))
+        return Archived(self._folders.root_tree, self._counts, tuple(self._problems), self._fingerprints)
 
     def abandon(self) -> None:
         """End the threads; after a failure what is being stored is waited for."""
@@ -162,6 +165,8 @@ class _Run:
         self._note(answer.counts, answer.packs)
         self._problems += answer.problems
         if answer.tree is not None:
+            if answer.fingerprint and len(self._fingerprints) <= MAX_DIRECTORIES:
+                self._fingerprints.append(answer.fingerprint + answer.tree)
             self._folders.finish(folder, answer.tree)
             return
         if not answer.opened and task.part is None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from drctl.domain.plan import Chunker
 from drctl.ports import Directory, Entry, TreeSource
 from drctl.repository.chunker import Cutter, FastCdcCutter
+from drctl.repository.fingerprints import Fingerprints
 from drctl.repository.repo import Repository
 from drctl.repository.seen import SeenBlobs
 from drctl.repository.uploads import StoredPack
@@ -105,6 +106,7 @@ class Answer(NamedTuple):
     problems: list[Problem]
     counts: Counts
     packs: list[StoredPack]
+    fingerprint: bytes = b""  # of a finished directory that may be recognised by it next time
     opened: bool = True
 
 
@@ -117,6 +119,8 @@ class Job:
     seen: SeenBlobs
     make_cutter: Callable[[], Cutter]
     trust_before_ns: int  # unchanged metadata is trusted if the last change lies before; 0: never
+    settled_before_ns: int  # what changed later may change once more under the stamp it has now
+    fingerprints: Fingerprints  # of the parent snapshot; empty for a full backup
 
     def open(self, path: bytes, name: bytes | None = None) -> Directory:
         """The directory at `path`, which may be known only for holding a root called `name`."""
@@ -135,10 +139,11 @@ def below(path: bytes) -> bytes:
     return path if path.endswith(b"/") else path + b"/"
 
 
-def trust_before(parent_start: datetime | None) -> int:
-    """Up to when (ns since the epoch) an unchanged stamp means an unchanged file: what changed
-    later may carry the stamp that the parent run saw. 0, never, without a parent."""
-    return 0 if parent_start is None else int(parent_start.timestamp() * 10**9) - _TICK_NS
+def settled_before(start: datetime) -> int:
+    """Up to when (ns since the epoch) an unchanged stamp means an unchanged file, to a run that
+    began at `start`: what changed later may have changed again, after it was read, under the very
+    stamp that the run saw."""
+    return int(start.timestamp() * 10**9) - _TICK_NS
 
 
 def cutter_factory(chunker: Chunker, polynomial: int) -> Callable[[], Cutter]:

@@ -107,14 +107,18 @@ class TreeWorker:
     def _answer(self, number: int, *, opened: bool = True) -> Answer:
         problems, self._problems = self._problems, []
         counts, self._counts = self._counts, Counts()
-        return Answer(number, None, [], [], [], [], problems, counts, self._uploads.take_stored(), opened)
+        packs = self._uploads.take_stored()
+        return Answer(number, None, [], [], [], [], problems, counts, packs, opened=opened)
 
     def _directory(self, task: Task, directory: Directory) -> Answer:
         entries, parts = self._share(task, directory)
-        parent = self._earlier.nodes(task.parent_tree)
         whole = task.part is None and not parts
-        if whole and self._earlier.is_same_tree(directory, entries, parent):
-            return self._same_tree(task, entries)
+        fingerprint = self._earlier.fingerprint(task.path, entries) if whole else b""
+        if fingerprint and (known := self._earlier.recognise(fingerprint)) is not None:
+            return self._same_tree(task, entries, known, fingerprint)
+        parent = self._earlier.nodes(task.parent_tree)
+        if whole and task.parent_tree and self._earlier.is_same_tree(directory, entries, parent):
+            return self._same_tree(task, entries, task.parent_tree, fingerprint)
         found = _Found([], [], [])
         for entry in entries:
             try:
@@ -124,7 +128,8 @@ class TreeWorker:
         if found.children or found.large or not whole:
             return self._answer(task.number)._replace(parts=parts, **found._asdict())
         tree = self._store_tree(found.nodes)
-        return self._answer(task.number)._replace(tree=tree)
+        problem_free = len(found.nodes) == len(entries) and not self._problems
+        return self._answer(task.number)._replace(tree=tree, fingerprint=fingerprint if problem_free else b"")
 
     def _share(self, task: Task, directory: Directory) -> tuple[list[Entry], list[list[Entry]]]:
         """The entries to do now, and those of a huge directory to be asked for in further tasks."""
@@ -149,12 +154,12 @@ class TreeWorker:
         else:
             found.large.append((entry, before is not None))
 
-    def _same_tree(self, task: Task, entries: list[Entry]) -> Answer:
+    def _same_tree(self, task: Task, entries: list[Entry], tree: bytes, fingerprint: bytes) -> Answer:
         for entry in entries:
             if stat.S_ISREG(entry.mode):
                 self._counts.files_unmodified += 1
                 self._counts.bytes += entry.size
-        return self._answer(task.number)._replace(tree=task.parent_tree)
+        return self._answer(task.number)._replace(tree=tree, fingerprint=fingerprint)
 
     def _store_tree(self, nodes: list[tuple[bytes, str]]) -> bytes:
         """Store a directory's tree unless the repository has it; returns its id."""

@@ -6,9 +6,12 @@ reading of it, or whose content the repository no longer has.
 
 from __future__ import annotations
 
+import stat
+
 from drctl.errors import CorruptError
 from drctl.ports import Directory, Entry
 from drctl.repository.archive_job import Job
+from drctl.repository.fingerprints import fingerprint_of
 from drctl.repository.pack import BlobType
 from drctl.repository.tree import TYPE_WORDS, TimeText, go_mode, parse_time_ns, raw_nodes, unquote_name
 
@@ -21,6 +24,22 @@ class EarlierTrees:
     def __init__(self, job: Job, time_text: TimeText) -> None:
         self._job = job
         self._time_text = time_text
+
+    def fingerprint(self, path: bytes, entries: list[Entry]) -> bytes:
+        """What the directory may be recognised by next time; empty where it may not: it is empty,
+        holds directories, or changed too lately."""
+        settled = self._job.settled_before_ns
+        for entry in entries:
+            if entry.mode & 0o170000 == stat.S_IFDIR or (entry.ctime_ns or entry.mtime_ns) >= settled:
+                return b""
+        return fingerprint_of(path, entries) if entries else b""
+
+    def recognise(self, fingerprint: bytes) -> bytes | None:
+        """The tree of a directory that looks just as the parent run saw it."""
+        tree = self._job.fingerprints.tree_of(fingerprint)
+        if tree is None or not self._job.repository.blobs.has(tree, BlobType.TREE):
+            return None
+        return tree
 
     def nodes(self, tree: bytes | None) -> dict[bytes, RawNode]:
         """A tree of the parent snapshot, by name. Damaged or absent: empty, which costs reading the

@@ -6,6 +6,7 @@ consistency point). A run that fails writes no snapshot; what it stored is found
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,10 +16,16 @@ from drctl import __version__
 from drctl.domain.events import Emit, Noticed, Started
 from drctl.domain.plan import Chunker
 from drctl.errors import ExitCode
-from drctl.ports import Clock, Source, TreeSource
+from drctl.ports import Cache, Clock, Source, TreeSource
 from drctl.repository.archive import Archived, Watch, archive_tree
-from drctl.repository.archive_job import Counts, Job, Problem, cutter_factory, trust_before
+from drctl.repository.archive_job import Counts, Job, Problem, cutter_factory, settled_before
 from drctl.repository.archive_stream import archive_stream
+from drctl.repository.fingerprints import (
+    MAX_DIRECTORIES,
+    Fingerprints,
+    decode_fingerprints,
+    encode_fingerprints,
+)
 from drctl.repository.repo import Repository, username
 from drctl.repository.seen import SeenBlobs
 from drctl.repository.snapshot import Snapshot, Summary
@@ -58,6 +65,7 @@ def run_backup(
     clock: Clock,
     emit: Emit,
     stop: Callable[[], None],
+    cache: Cache | None = None,
 ) -> BackupReport:
     """Take one backup under a shared lock. `stop` is called often and raises to interrupt. Errors:
     SourceError (nothing could be read), LockedError, and whatever the storage says."""
@@ -75,17 +83,41 @@ def run_backup(
             stop()
 
         watch = Watch(clock, emit, check, forked=lock.keep_fresh)
-        if not isinstance(source, TreeSource):
-            archived = archive_stream(repository, source, make_cutter, started, watch)
-        else:
+        if isinstance(source, TreeSource):
             trusted = earlier if not request.full and source.trusts_metadata else None
             job = Job(
-                repository, source, SeenBlobs(), make_cutter, trust_before(trusted.time if trusted else None)
+                repository,
+                source,
+                SeenBlobs(),
+                make_cutter,
+                trust_before_ns=settled_before(trusted.time) if trusted else 0,
+                settled_before_ns=settled_before(started),
+                fingerprints=_fingerprints_of(trusted, request, repository, cache),
             )
             archived = archive_tree(job, watch, earlier.tree if earlier else None)
+        else:
+            archived = archive_stream(repository, source, make_cutter, started, watch)
         check()
-        snapshot = _describe(request, source, earlier, started, clock.now(), archived)
-        return BackupReport(repository.save_snapshot(snapshot), archived.counts, archived.problems)
+        snapshot = repository.save_snapshot(
+            _describe(request, source, earlier, started, clock.now(), archived)
+        )
+        if cache is not None and snapshot.id and len(archived.fingerprints) <= MAX_DIRECTORIES:
+            data = encode_fingerprints(snapshot.id, archived.fingerprints)
+            cache.save(_cache_name(request, repository), data)
+        return BackupReport(snapshot, archived.counts, archived.problems)
+
+
+def _fingerprints_of(
+    trusted: Snapshot | None, request: BackupRequest, repository: Repository, cache: Cache | None
+) -> Fingerprints:
+    if trusted is None or trusted.id is None or cache is None:
+        return Fingerprints()
+    return decode_fingerprints(cache.load(_cache_name(request, repository)), trusted.id)
+
+
+def _cache_name(request: BackupRequest, repository: Repository) -> str:
+    which = "\0".join((repository.config.id, request.service, request.source_name, request.hostname))
+    return f"fingerprints-{hashlib.sha256(which.encode()).hexdigest()[:32]}"
 
 
 def newest_of(snapshots: list[Snapshot], request: BackupRequest) -> Snapshot | None:

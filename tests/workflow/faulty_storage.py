@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from drctl.ports import Buffer, Storage, StoredFile
 
@@ -19,17 +22,18 @@ class FaultyStorage:
         self._at = at
         self._fault = fault
         self._saves = multiprocessing.get_context("fork").Value("i", 0)
-        self._log = multiprocessing.get_context("fork").Array("c", 65536)
+        descriptor, self._log = tempfile.mkstemp()
+        os.close(descriptor)
 
     @property
     def saves(self) -> int:
         """How often `save` was called, in all processes."""
-        return self._saves.value
+        return int(self._saves.value)
 
     @property
     def log(self) -> list[str]:
         """What was saved, in the order in which it was finished."""
-        return self._log.value.decode().split()
+        return Path(self._log).read_text().split()
 
     @property
     def location(self) -> str:
@@ -42,8 +46,8 @@ class FaultyStorage:
         if self._at is not None and self._fault is not None and number >= self._at:
             self._fault()
         self._storage.save(key, parts)
-        with self._log.get_lock():
-            self._log.value = self._log.value + key.split("/", maxsplit=1)[0].encode() + b" "
+        with open(self._log, "a") as log:  # one short appending write is atomic
+            log.write(key.partition("/")[0] + "\n")
 
     def load(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         return self._storage.load(key, offset, length)
@@ -59,6 +63,9 @@ class FaultyStorage:
 
     def refuses_overwrite(self) -> bool:
         return self._storage.refuses_overwrite()
+
+    def retains_files(self) -> bool | None:
+        return self._storage.retains_files()
 
     def close(self) -> None:
         self._storage.close()
