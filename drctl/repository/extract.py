@@ -171,9 +171,13 @@ class _Restore:
         self._emit(Started("restoring", self._plan.files, self._plan.bytes - self._plan.bytes_kept))
         deleted = self._finisher.delete(self._plan.deletions)
         self._finisher.make_directories()
-        self._finisher.stage()
-        self._write(check, forked)
-        check()
+        try:
+            self._finisher.stage()
+            self._write(check, forked)
+            check()
+        except BaseException:
+            self._finisher.withdraw_staged()
+            raise
         self._finisher.complete(set(self._total.broken))
         self._emit(Finished("restoring"))
         failures = (*self._plan.failures, *self._total.failures, *self._finisher.failures)

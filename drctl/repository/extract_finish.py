@@ -79,6 +79,11 @@ class Finisher:
             except OSError as exc:
                 self._fail(node, exc)
 
+    def withdraw_staged(self) -> None:
+        """The run ends early: no file that is not whole stays."""
+        for number in self._context.staged:
+            self._context.withdraw(self._nodes[number])
+
     # --- after
 
     def complete(self, broken: set[int]) -> None:

@@ -113,7 +113,10 @@ class Target:
         """Delete a name and what is below it, following nothing."""
         parent = self.directory(directory)
         if is_directory(name, parent):
-            shutil.rmtree(name, dir_fd=parent)
+            try:
+                shutil.rmtree(name, dir_fd=parent)
+            except RecursionError as exc:
+                raise OSError(errno.ELOOP, "directories nest too deep to be deleted") from exc
         else:
             os.unlink(name, dir_fd=parent)
 

@@ -36,7 +36,7 @@ from drctl.repository.extract_target import (
     reopen_file,
 )
 from drctl.repository.ids import hash_of, short
-from drctl.repository.node_table import FAILED, KEPT, STAGED, Planned
+from drctl.repository.node_table import FAILED, KEPT, STAGED, Extra, Planned
 from drctl.repository.pack import PackedBlob
 from drctl.repository.reach import read_blobs
 from drctl.repository.repo import Repository
@@ -364,6 +364,8 @@ class _EntriesRun(_Run):
     def _make_special(self, node: Planned, directory: int) -> list[str]:
         context, name = self.context, self.context.working_name(node)
         extra = self.nodes.extra_of(node.number)
+        if not context.target.fresh and _is_there(directory, node, extra):
+            return settle_name(directory, node, node.name, extra, context.rules)
         if stat.S_ISLNK(node.mode):
             os.symlink(extra.link_target, name, dir_fd=directory)
         elif (stat.S_ISBLK(node.mode) or stat.S_ISCHR(node.mode)) and not context.rules.privileges:
@@ -377,6 +379,19 @@ class _EntriesRun(_Run):
             context.withdraw(node)
             raise
         return problems
+
+
+def _is_there(directory: int, node: Planned, extra: Extra) -> bool:
+    """Whether a symlink or special file is there already, under this one name."""
+    try:
+        found = os.stat(node.name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(node.mode) or found.st_nlink != 1:
+            return False
+        if stat.S_ISLNK(node.mode):
+            return os.readlink(node.name, dir_fd=directory) == extra.link_target
+        return found.st_rdev == extra.device
+    except OSError:
+        return False
 
 
 class _ReuseRun(_Run):

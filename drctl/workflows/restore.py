@@ -156,7 +156,8 @@ def run_restore(
         result = apply_restore(repository, plan, target, request.options, emit, check, lock.keep_fresh)
         wrong: tuple[Failure, ...] = ()
         if request.verify:
-            wrong = verify_restore(repository, plan, target, request.options, emit, check)
+            seen = verify_restore(repository, plan, target, request.options, emit, check)
+            wrong = _news(seen, result.failures)
         duration = timedelta(seconds=clock.monotonic() - begun)
         return _report(request, plan, result, wrong, started, duration)
 
@@ -230,10 +231,22 @@ def _report(
         deleted=result.deleted,
         strangers=result.strangers,
         failures=result.failures + wrong,
-        verified=not wrong if request.verify else None,
+        verified=not (wrong or result.failures) if request.verify else None,
         started=started,
         duration=duration,
     )
+
+
+def _news(seen: tuple[Failure, ...], told: tuple[Failure, ...]) -> tuple[Failure, ...]:
+    """What verifying found, without what is known not to be restored, and what would lie below it."""
+    known = {failure.path for failure in told}
+
+    def is_known(path: bytes) -> bool:
+        while path and path not in known:
+            path = os.path.dirname(path)
+        return bool(path)
+
+    return tuple(failure for failure in seen if not is_known(failure.path))
 
 
 class _NoLock:
