@@ -102,7 +102,8 @@ class TreeWorker:
         """Store what is left over."""
         self._data.flush()
         self._trees.flush()
-        return self._answer(-1)._replace(packs=self._uploads.finish())
+        packs = self._uploads.finish()  # first: an answer takes along what is stored by then
+        return self._answer(-1)._replace(packs=packs)
 
     def _answer(self, number: int, *, opened: bool = True) -> Answer:
         problems, self._problems = self._problems, []
