@@ -13,17 +13,27 @@ import click
 
 from drctl.cli.command import command, repository_option
 from drctl.cli.session import Session
-from drctl.cli.snapshot_view import COLUMNS, describe, oldest_first, short_id, snapshot_fields
+from drctl.cli.snapshot_view import (
+    COLUMNS,
+    describe,
+    entry_fields,
+    entry_line,
+    oldest_first,
+    short_id,
+    snapshot_fields,
+)
 from drctl.domain.units import show_size
 from drctl.errors import DrctlError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from drctl.domain.events import Emit
     from drctl.domain.plan import Service, SourceSpec
+    from drctl.repository.tree import Node
     from drctl.wiring import Wiring
     from drctl.workflows.backup import BackupReport
 
 PROBLEMS_SHOWN = 50
+DIFF_SIGNS = {"added": "+", "removed": "-", "content": "M", "replaced": "T", "metadata": "U"}
 
 
 @command(
@@ -79,15 +89,66 @@ def list_(session: Session, services: Sequence[str], repository: str | None) -> 
     session.out.summary({"snapshots": len(rows)})
 
 
-@command(examples=(("drctl backup show 1a2b3c4d", "everything known about one snapshot"),))
+@command(
+    examples=(
+        ("drctl backup show 1a2b3c4d", "everything known about one snapshot"),
+        ("drctl backup show 1a2b3c4d --files --below /etc", "what it has of one directory"),
+    )
+)
 @click.argument("snapshot")
+@click.option("--files", is_flag=True, help="List what is in it.")
+@click.option("--below", default="/", metavar="PATH", help="With --files: only at and below PATH.")
 @repository_option
-def show(session: Session, snapshot: str, repository: str | None) -> None:
+def show(session: Session, snapshot: str, files: bool, below: str, repository: str | None) -> None:
     """Show one SNAPSHOT, named by the beginning of its id."""
+    from drctl.workflows.browse import list_entries
+
     wiring = session.wiring()
     spec = wiring.repository_spec(repository)
-    found = wiring.repository(spec).find_snapshot(snapshot)
-    session.out.record("snapshot", snapshot_fields(found, spec.name), *describe(found, spec.name))
+    opened = wiring.repository(spec)
+    found = opened.find_snapshot(snapshot)
+    if not files:
+        session.out.record("snapshot", snapshot_fields(found, spec.name), *describe(found, spec.name))
+        return
+    opened.load_index()
+    for path, node in list_entries(opened, found, os.fsencode(below)):
+        session.out.record("entry", {"path": path, **entry_fields(node)}, entry_line(path, node))
+
+
+@command(examples=(("drctl backup diff 1a2b3c4d 5e6f7a8b", "what changed from the first to the second"),))
+@click.argument("older")
+@click.argument("newer")
+@click.option(
+    "--metadata", is_flag=True, help="Also entries of which only mode, owner, time or attributes differ."
+)
+@repository_option
+def diff(session: Session, older: str, newer: str, metadata: bool, repository: str | None) -> None:
+    """Show what differs between two snapshots.
+
+    + added, - removed, M content, T replaced by another type, U metadata only."""
+    from drctl.workflows.browse import Kind, compare_snapshots
+
+    wiring = session.wiring()
+    opened = wiring.repository(wiring.repository_spec(repository))
+    snapshots = opened.find_snapshot(older), opened.find_snapshot(newer)
+    opened.load_index()
+    counts = dict.fromkeys(Kind, 0)
+    for one in compare_snapshots(opened, *snapshots):
+        counts[one.kind] += 1
+        if one.kind is not Kind.METADATA or metadata:
+            fields = {
+                "path": one.path,
+                "kind": one.kind,
+                "size_before": _size(one.before),
+                "size_after": _size(one.after),
+            }
+            session.out.record("difference", fields, f"{DIFF_SIGNS[one.kind.value]}  {os.fsdecode(one.path)}")
+    told = ", ".join(f"{count:,} {kind.value}" for kind, count in counts.items())
+    session.out.summary({kind.value: count for kind, count in counts.items()}, told)
+
+
+def _size(node: Node | None) -> int | None:
+    return node.size if node is not None else None
 
 
 def _chosen(

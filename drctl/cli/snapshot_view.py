@@ -5,12 +5,16 @@ Invariant: every command that mentions a snapshot shows it through here.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from drctl.cli.table import Column, show_cell, show_instant
 from drctl.domain.snapshot_facts import Hold
 from drctl.domain.units import show_size
 from drctl.repository.snapshot import TAG_PREFIX, Snapshot
+from drctl.repository.tree import Node
 
 COLUMNS = (
     Column("short_id", "ID"),
@@ -82,6 +86,37 @@ def describe(snapshot: Snapshot, repository: str) -> list[str]:
     del shown["short_id"]
     width = max(map(len, shown))
     return [f"{name.replace('_', ' '):<{width}}  {show_cell(_ANY, value)}" for name, value in shown.items()]
+
+
+def entry_fields(node: Node) -> dict[str, object]:
+    """What is known of one entry of a snapshot; times in UTC, sizes in bytes."""
+    return {
+        "type": node.type,
+        "mode": stat.filemode(node.mode),
+        "uid": node.uid,
+        "gid": node.gid,
+        "user": node.user,
+        "group": node.group,
+        "size": node.size if node.type == "file" else None,
+        "mtime": _instant(node.mtime_ns),
+        "link_target": node.link_target or None,
+    }
+
+
+def entry_line(path: bytes, node: Node) -> str:
+    """The same for people, as `ls -l` has it."""
+    owner = f"{node.user or node.uid} {node.group or node.gid}"
+    size = node.size if node.type == "file" else 0
+    when = show_cell(_ANY, _instant(node.mtime_ns))
+    name = os.fsdecode(path) + (f" -> {os.fsdecode(node.link_target)}" if node.link_target else "")
+    return f"{stat.filemode(node.mode)}  {owner:<16} {size:>14,}  {when}  {name}"
+
+
+def _instant(nanoseconds: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(nanoseconds // 10**9, UTC)
+    except (OverflowError, ValueError):  # a file may claim any time; the calendar ends in year 9999
+        return None
 
 
 def _hold(hold: Hold) -> str:

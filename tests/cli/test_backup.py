@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+
 from tests.cli.conftest import Home, json_lines
 
 
@@ -82,3 +86,45 @@ def test_a_key_file_that_others_may_read_is_refused(home: Home) -> None:
     done = home.run("backup", "list")
     assert done.returncode == 40
     assert f"chmod 0600 {home.key_file}" in done.stderr
+
+
+def _restic(home: Home, *words: str) -> list[str]:
+    command = ["restic", "-r", str(home.repository), "-p", str(home.key_file), "--no-cache", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_what_is_in_a_snapshot_is_what_stock_restic_lists(home: Home) -> None:
+    (home.tree / "link").symlink_to("hello.txt")
+    os.mkfifo(home.tree / "fifo")
+    home.run("backup", "run")
+    (snapshot,) = home.snapshot_ids()
+    entries = [line for line in home.lines("backup", "show", snapshot, "--files") if "path" in line]
+    theirs = [json.loads(line) for line in _restic(home, "ls", "--json", snapshot)][1:]
+    assert {line["path"]: (line["type"], line["size"]) for line in entries} == {
+        line["path"]: (line["type"], line.get("size", 0) if line["type"] == "file" else None)
+        for line in theirs
+    }
+    below = home.lines("backup", "show", snapshot, "--files", "--below", home.tree / "folder")
+    assert [line["path"] for line in below if "path" in line] == [
+        str(home.tree / "folder"),
+        str(home.tree / "folder" / "numbers"),
+    ]
+    assert home.run("backup", "show", snapshot, "--files", "--below", "/not/there").returncode == 2
+
+
+def test_a_difference_is_what_stock_restic_calls_one(home: Home) -> None:
+    home.run("backup", "run")
+    (home.tree / "new").mkdir()
+    (home.tree / "new" / "file").write_text("new")
+    (home.tree / "hello.txt").unlink()
+    (home.tree / "hello.txt").symlink_to("elsewhere")
+    (home.tree / "folder" / "numbers").write_text("changed")
+    home.run("backup", "run")
+    older, newer = home.snapshot_ids()
+    ours = home.run("backup", "diff", older, newer).stdout.splitlines()
+    theirs = [line for line in _restic(home, "diff", older, newer) if line[:2] in ("+ ", "- ", "M ", "T ")]
+    assert {tuple(line.rstrip("/").split(maxsplit=1)) for line in ours[:-1]} == {
+        tuple(line.rstrip("/").split(maxsplit=1)) for line in theirs
+    }
+    assert ours[-1].startswith("2 added, 0 removed, 1 replaced, 1 content, ")
+    assert home.run("backup", "diff", older, older).stdout.startswith("0 added, 0 removed")
