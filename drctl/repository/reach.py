@@ -11,7 +11,7 @@ import mmap
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from drctl.errors import AbsentError, CorruptError, StorageError
 from drctl.repository.crew import Crew
@@ -42,10 +42,22 @@ class Marks:
         return self._bytes[position]
 
     def add(self, position: int) -> bool:
-        """Mark it; whether it was not marked before."""
-        fresh = not self._bytes[position]
+        """Mark it; whether it was not marked before (a mark of another value stays)."""
+        if self._bytes[position]:
+            return False
         self._bytes[position] = 1
-        return fresh
+        return True
+
+    def positions(self, value: int) -> Iterator[int]:
+        """Those that bear a mark."""
+        position = -1
+        while (position := self._bytes.find(bytes([value]), position + 1, self._count)) >= 0:
+            yield position
+
+    def replace(self, old: int, new: int) -> None:
+        """Turn all marks of one value into another; 0 takes them away."""
+        table = bytes(new if value == old else value for value in range(256))
+        self._bytes[: self._count] = self._bytes[: self._count].translate(table)
 
     def count(self) -> int:
         """How many are marked."""
@@ -61,6 +73,9 @@ class Walk:
     marks: Marks
 
 
+W = TypeVar("W", bound=Walk)
+
+
 class _Seen(NamedTuple):
     """A task's result: trees met for the first time, and what is wrong."""
 
@@ -74,8 +89,8 @@ def start_walk(repository: Repository, table: BlobTable) -> Walk:
 
 
 def mark_reachable(
-    crew: Crew[Walk],
-    walk: Walk,
+    crew: Crew[W],
+    walk: W,
     roots: Iterable[tuple[str, bytes]],
     progress: Callable[[int], None] = lambda trees: None,
 ) -> list[Finding]:
