@@ -257,7 +257,7 @@ def test_which_snapshots_are_missing_is_decided_with_a_reason(source: Path) -> N
 def test_the_snapshot_is_written_last(source: Path, tmp_path: Path) -> None:
     target = create(tmp_path / "target")
     storage = FaultyStorage(target.storage)
-    target.storage = storage  # type: ignore[assignment]
+    target.storage = storage
     copy(open_local(source), target)
     log = [folder for folder in storage.log if folder != "locks"]
     assert log[-3:] == ["snapshots"] * 3
@@ -282,7 +282,7 @@ def test_a_target_that_fails_at_any_save_is_sound_and_a_rerun_finishes(
     failures = 0
     for at in range(1, 40):
         target = open_local(directory)
-        target.storage = FaultyStorage(target.storage, at, fault)  # type: ignore[arg-type, assignment]
+        target.storage = FaultyStorage(target.storage, at, fault)  # type: ignore[arg-type]
         try:
             copy(open_local(source), target)
         except DrctlError as error:
