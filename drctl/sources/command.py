@@ -150,9 +150,8 @@ class CommandStream:
             self._give_up_when_late()
             if self._poll.poll(_EXIT_POLL_MS):
                 self._drain_errors()
-        self._kill_group()  # what the command left in the background
         self._drain_rest()
-        self.abort()
+        self.abort()  # reaps it, and ends what it left in the background
         status = self._process.returncode
         if status != 0:
             raise SourceError(
@@ -166,17 +165,14 @@ class CommandStream:
             )
 
     def abort(self) -> None:
-        self._kill_group()
-        self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
-
-    def _kill_group(self) -> None:
         # until its leader is reaped, a process group's id cannot be anybody else's
         if self._process.returncode is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def _time_left_ms(self) -> float:
         return max(0.0, self._deadline - self._monotonic()) * 1000

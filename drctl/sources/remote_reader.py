@@ -76,10 +76,8 @@ class RemoteReader:
     def close(self) -> None:
         if self._handle is not None:
             handle, self._handle = self._handle, None
+            # what is still on its way is dropped with the session object
             self._session.forget(CLOSE, handle)
-            self._take_back()
-            if self._last_look is not None:
-                self._session.drop(self._last_look)
 
     def _ask_ahead(self) -> None:
         """Up to the known end and one request beyond it, which finds what was appended; behind it a
@@ -107,7 +105,6 @@ class RemoteReader:
         data = message.get_string()[:size] if message is not None else b""
         if not data:
             self._ended = True
-            self._take_back()
             return False
         if offset >= self._opened.size:  # it grew since it was opened: from here on one by one
             self._ask(offset + len(data), _REQUEST_BYTES)
@@ -115,9 +112,3 @@ class RemoteReader:
             self._ask(offset + len(data), size - len(data), first=True)
         self._rest = memoryview(data)
         return True
-
-    def _take_back(self) -> None:
-        """Answers nobody waits for any more are dropped as they come."""
-        for number, _, _ in self._asked:
-            self._session.drop(number)
-        self._asked.clear()

@@ -35,7 +35,6 @@ class SftpSession:
         self._remote = remote
         self._client: Any = remote.sftp()
         self._arrived: dict[int, tuple[int, Message]] = {}
-        self._unwanted: set[int] = set()
 
     def ask(self, kind: int, *arguments: object) -> int:
         """Send a request without waiting; its number. Integers are 32 bits, `long_integer` 64."""
@@ -73,11 +72,6 @@ class SftpSession:
         with self._translated("ask"):
             self._client._async_request(type(None), kind, *arguments)
 
-    def drop(self, number: int) -> None:
-        """The answer to an asked request is not wanted any more."""
-        if self._arrived.pop(number, None) is None:
-            self._unwanted.add(number)
-
     def disconnect(self) -> None:
         """Give the connection up, late answers and all."""
         channel = self._client.get_channel()
@@ -85,11 +79,7 @@ class SftpSession:
             channel.get_transport().close()
 
     def _async_response(self, kind: int, message: Message, number: int) -> None:
-        # paramiko calls this for every answer of ours
-        if number in self._unwanted:
-            self._unwanted.remove(number)
-        else:
-            self._arrived[number] = (kind, message)
+        self._arrived[number] = (kind, message)  # paramiko calls this for every answer of ours
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

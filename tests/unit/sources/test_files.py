@@ -216,7 +216,9 @@ def test_reading_does_not_touch_the_access_time(tmp_path: Path) -> None:
 # --- swapped, vanished, unreadable -------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["symlink", "fifo", "socket", "directory", "file", "device"])
+@pytest.mark.parametrize(
+    "kind", ["symlink", "link to itself", "fifo", "socket", "directory", "file", "device"]
+)
 def test_a_file_swapped_after_the_listing_is_flagged_and_nothing_hangs(tmp_path: Path, kind: str) -> None:
     path, keep = tmp_path / "f", tmp_path / "keep"
     path.write_bytes(b"listed")
@@ -228,6 +230,8 @@ def test_a_file_swapped_after_the_listing_is_flagged_and_nothing_hangs(tmp_path:
             match kind:
                 case "symlink":
                     path.symlink_to("/etc/passwd")
+                case "link to itself":
+                    path.symlink_to(tmp_path / "away")
                 case "fifo":
                     os.mkfifo(path)
                 case "socket":
@@ -244,6 +248,14 @@ def test_a_file_swapped_after_the_listing_is_flagged_and_nothing_hangs(tmp_path:
             with pytest.raises(SwappedError):
                 directory.open(entry)
             assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_fifo_that_got_the_inode_of_the_listed_file_is_flagged(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f")
+    with source(tmp_path).open_directory(os.fsencode(tmp_path)) as directory:
+        as_if_listed = directory.entries[0]._replace(mode=stat.S_IFREG | 0o644)
+        with pytest.raises(SwappedError):
+            directory.open(as_if_listed)
 
 
 def test_a_vanished_file_is_a_file_not_found(tmp_path: Path) -> None:
