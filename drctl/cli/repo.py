@@ -6,7 +6,6 @@ Invariant: what deletes or locks somebody out shows what it will do, and acts on
 from __future__ import annotations
 
 import secrets
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ import click
 from drctl.cli.command import command, name_argument, yes_option
 from drctl.cli.session import Session
 from drctl.cli.table import Column
+from drctl.domain.units import show_size
 from drctl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ LOCK_COLUMNS = (
     Column("kind", "Lock"),
     Column("time", "Since"),
     Column("state", "State"),
+)
+
+AMOUNT_COLUMNS = (
+    Column("what", "What"),
+    Column("count", "Count", right=True),
+    Column("bytes", "Size", show_size, right=True),
 )
 
 
@@ -75,16 +81,16 @@ def check(
     session: Session, name: str | None, read_data: bool, subset: str | None, seed: int | None, no_lock: bool
 ) -> ExitCode:
     """Check that every snapshot of repository NAME can be restored. Exits with 30 on damage."""
-    from drctl.repository.check import check_repository
     from drctl.repository.sample import Everything, parse_sample
+    from drctl.workflows.check import run_check
 
     sample = Everything() if read_data else parse_sample(subset) if subset else None
     wiring = session.wiring()
     spec = wiring.repository_spec(name)
     repository = wiring.repository(spec)
     seed = secrets.randbits(32) if seed is None else seed
-    with nullcontext() if no_lock else repository.take_lock(session.clock), session.progress() as emit:
-        report = check_repository(repository, sample, seed, emit)
+    with session.progress() as emit:
+        report = run_check(repository, sample, seed, session.clock, emit, lock=not no_lock)
     for found in report.findings:
         fields = {"severity": found.severity, "file": found.file, "what": found.what, "hint": found.hint}
         session.out.record("finding", {"repository": spec.name, **fields})
@@ -162,6 +168,32 @@ def verify_storage(session: Session, name: str | None) -> ExitCode:
     fields = {"repository": spec.name, "failed": failed}
     session.out.summary(fields, f"{spec.name}: {failed} properties failed")
     return ExitCode.VERIFICATION_FAILED if failed else ExitCode.OK
+
+
+@command(examples=(("drctl repo stats", "what it holds, and what it takes"),))
+@name_argument
+def stats(session: Session, name: str | None) -> None:
+    """Show what repository NAME holds and what it takes."""
+    from drctl.workflows.stats import survey_stats
+
+    wiring = session.wiring()
+    spec = wiring.repository_spec(name)
+    found = survey_stats(wiring.repository(spec))
+    rows = [
+        {"what": kind.name.lower(), "count": amount.count, "bytes": amount.bytes}
+        for kind, amount in (*found.files.items(), *found.blobs.items())
+    ]
+    session.out.table("amount", AMOUNT_COLUMNS, rows)
+    fields = {
+        "repository": spec.name,
+        "snapshots": found.snapshots,
+        "stored_bytes": found.stored_bytes,
+        "plain_bytes": found.plain_bytes,
+        "backed_up_bytes": found.backed_up_bytes,
+    }
+    whole = "?" if found.backed_up_bytes is None else show_size(found.backed_up_bytes)
+    sizes = f"{show_size(found.plain_bytes)} of it different, stored in {show_size(found.stored_bytes)}"
+    session.out.summary(fields, f"{spec.name}: {found.snapshots:,} snapshots of {whole} together, {sizes}")
 
 
 def _lock_row(lock: LockRecord, state: str) -> dict[str, object]:

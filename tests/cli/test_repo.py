@@ -136,3 +136,35 @@ def test_a_local_folder_can_be_relied_on_and_nothing_of_the_trial_is_left(home: 
     assert [path for path in sorted(home.repository.rglob("*")) if path.is_file()] == [
         path for path in before if path.is_file()
     ]
+
+
+def test_prune_shows_its_plan_and_acts_only_when_confirmed(home: Home) -> None:
+    (home.tree / "random").write_bytes(os.urandom(300_000))
+    home.run("backup", "run")
+    (home.tree / "random").unlink()
+    home.run("backup", "run")
+    first = home.snapshot_ids()[0]
+    (home.repository / "snapshots" / first).unlink()  # as `restic forget` does
+    stored = home.lines("repo", "stats")[-1]["stored_bytes"]
+    assert "not needed" in home.run("repo", "prune", "--dry-run").stdout
+    assert home.run("repo", "prune", "--max-unused", "0").returncode == 40
+    assert home.lines("repo", "stats")[-1]["stored_bytes"] == stored
+    done = home.lines("repo", "prune", "--max-unused", "0", "--yes")
+    assert (done[-1]["pruned"], done[-1]["proves_absence"]) == (True, True)
+    left = home.lines("repo", "stats")[-1]["stored_bytes"]
+    assert isinstance(left, int)
+    assert isinstance(stored, int)
+    assert stored - left > 290_000
+    assert home.run("repo", "check", "--read-data").returncode == 0
+    assert home.lines("repo", "prune", "--max-unused", "0", "--yes")[-1]["pruned"] is False
+
+
+def test_stats_count_what_lies_in_the_storage(home: Home) -> None:
+    home.run("backup", "run")
+    lines = home.lines("repo", "stats")
+    amounts = {line["what"]: line for line in lines if line["message_type"] == "amount"}
+    packs = list((home.repository / "data").glob("*/*"))
+    assert amounts["pack"]["count"] == len(packs)
+    assert amounts["pack"]["bytes"] == sum(pack.stat().st_size for pack in packs)
+    assert amounts["snapshot"]["count"] == lines[-1]["snapshots"] == 1
+    assert lines[-1]["backed_up_bytes"] == 10246
