@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.growth import by_blobs, by_file_size
 from benchmarks.machine import machine_facts
-from benchmarks.rounds import Result, play_round, size_of
+from benchmarks.rounds import MEMORY, Result, play_round, size_of
 from benchmarks.table import medians, render
 from benchmarks.tools import Tool, tools_found
 from benchmarks.trees import TREES, TreeMaker, change
@@ -65,6 +65,7 @@ def main() -> None:
         if options.growth or options.only_growth:
             report["growth"] = _growth(options.scale, work / "growth")
     finally:
+        shutil.rmtree(MEMORY, ignore_errors=True)
         if not options.keep and options.work is None:
             shutil.rmtree(work, ignore_errors=True)
     target = options.json or RESULTS / f"{started:%Y%m%dT%H%M%SZ}.json"

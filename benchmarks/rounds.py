@@ -29,6 +29,7 @@ class Result:
     measurement: Measurement
 
 
+MEMORY = Path("/dev/shm/drctl-bench")
 OPERATIONS = (
     "first backup",
     "unchanged rescan",
@@ -65,7 +66,7 @@ def play_round(
 
 def _perform(operation: str, tool: Tool, tree: Path, work: Path) -> Measurement:
     if operation.startswith("restore"):
-        base = Path("/dev/shm/drctl-bench") if operation.endswith("memory") else work / "restored"
+        base = MEMORY if operation.endswith("memory") else work / "restored"
         shutil.rmtree(base, ignore_errors=True)
         result = measure(tool.restore(base / "target"), tool.environment, work)
         _compare(tree, base / "target", tool.name)

@@ -56,6 +56,8 @@ class Drctl:
             "PYTHONPATH": str(_PROJECT),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
+        # an installed program has its bytecode
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._tree = tree
         self._base = [sys.executable, "-m", "drctl", "--plan", str(folder / "drctl" / "drctl.yaml")]
         self._folder = folder / "drctl"

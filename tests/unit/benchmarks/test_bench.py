@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -61,4 +62,4 @@ def test_the_table_shows_medians_and_ratios() -> None:
     assert medians(results)["small", "list", "drctl"] == (1.5, 50_000_000, 60_000_000)
     text = render(results, ["drctl", "restic"], {"small": {"drctl": 5_000_000, "restic": 6_000_000}})
     assert "small first backup" in text and "0.50   1.00" in text
-    assert "small list                     1.50" in text
+    assert re.search(r"small list +1\.50 ", text)
