@@ -46,6 +46,7 @@ COMMANDS = (
     Leaf("repo init", "drctl.cli.repo:init", "Make a repository of the plan"),
     Leaf("repo check", "drctl.cli.repo:check", "Check that everything can be restored"),
     Leaf("repo prune", "drctl.cli.prune:prune", "Remove the bytes that no snapshot needs"),
+    Leaf("repo copy", "drctl.cli.copy:copy", "Copy snapshots into another repository"),
     Leaf("repo stats", "drctl.cli.repo:stats", "Show what a repository holds and takes"),
     Leaf("repo unlock", "drctl.cli.repo:unlock", "Remove the locks of processes that are gone"),
     Leaf("repo verify-storage", "drctl.cli.repo:verify_storage", "Try whether a storage can be relied on"),

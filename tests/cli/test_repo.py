@@ -112,19 +112,40 @@ def test_a_key_that_is_named_by_too_little_is_not_removed(home: Home) -> None:
     assert home.run("repo", "key", "remove", "zz", "--yes").returncode == 2
 
 
-def test_init_makes_a_second_repository_of_the_plan_with_its_own_key(home: Home) -> None:
+def _add_repository(home: Home, *, holds_copies: bool) -> None:
     text = home.plan.read_text()
     more = (
         "  other:\n    site: here\n    storage:\n      kind: local\n"
         f"      path: {home.folder}/other\n    key:\n      file: {home.folder}/other.key\n"
     )
-    home.plan.write_text(text.replace("repositories:\n  main:", f"repositories:\n{more}  main:"))
+    text = text.replace("repositories:\n  main:", f"repositories:\n{more}  main:")
+    home.plan.write_text(text.replace("[main]", "[main, other]") if holds_copies else text)
+
+
+def test_init_makes_a_second_repository_of_the_plan_with_its_own_key(home: Home) -> None:
+    _add_repository(home, holds_copies=False)
     assert home.run("repo", "init").returncode == 2, "which one?"
     assert home.run("repo", "init", "other").returncode == 2, "its key is not there"
     assert home.run("repo", "init", "other", "--generate-key").returncode == 0
     assert (home.folder / "other.key").read_text() != home.key_file.read_text()
     assert home.run("repo", "check", "other").returncode == 0
     assert home.run("repo", "init", "other").returncode == 40
+    assert home.run("repo", "copy").returncode == 2, "no service has copies in it"
+
+
+def test_copy_brings_every_snapshot_where_the_plan_wants_it_once(home: Home) -> None:
+    _add_repository(home, holds_copies=True)
+    home.run("backup", "run")
+    home.run("repo", "init", "other", "--generate-key")
+    first = home.lines("repo", "copy")
+    (done,) = [line for line in first if line["message_type"] == "copied"]
+    assert (done["source"], done["target"], done["copied"], done["present"]) == ("main", "other", 1, 0)
+    (again,) = [line for line in home.lines("repo", "copy") if line["message_type"] == "copied"]
+    assert (again["copied"], again["present"]) == (0, 1)
+    assert home.run("repo", "check", "other", "--read-data").returncode == 0
+    target = home.folder / "back"
+    assert home.run("restore", "-r", "other", "-t", target, "--root", home.tree).returncode == 0
+    assert (target / "hello.txt").read_text() == "hello\n"
 
 
 def test_a_local_folder_can_be_relied_on_and_nothing_of_the_trial_is_left(home: Home) -> None:
