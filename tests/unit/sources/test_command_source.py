@@ -195,9 +195,9 @@ def test_no_descriptor_or_zombie_is_left() -> None:
             opened.finish()
         except SourceError:
             assert script == "exit 1"
+        with pytest.raises(ChildProcessError):  # reaped
+            os.waitpid(opened._process.pid, os.WNOHANG)
     assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_source_can_be_sent_to_another_process() -> None:
