@@ -202,3 +202,18 @@ def test_verifying_finds_what_was_changed_and_names_it(place: Place, name: str, 
     assert failure.exit_code is ExitCode.VERIFICATION_FAILED
     assert "differs from the snapshot" in failure.message
     assert words.replace("5 bytes", "18 bytes") in failure.message
+
+
+def test_a_piece_that_changes_after_it_was_compared_is_not_taken_over(place: Place) -> None:
+    place.restore()
+    with open(place.directory / "big", "r+b") as file:
+        file.write(b"differs")
+    plan = plan_restore(place.made.repository, place.snapshot, Selection(), place.target, REUSE)
+    with open(place.directory / "big", "r+b") as file:
+        file.seek(300_000)
+        file.write(b"meddled")
+    result = apply_restore(place.made.repository, plan, place.target, REUSE)
+    assert [failure.describe() for failure in result.failures] == [
+        "big: was changed by somebody while it was being restored"
+    ]
+    assert sorted(os.listdir(place.directory)) == ["big", "d", "one", "pipe", "two"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,12 +97,17 @@ def test_a_symlink_in_the_way_of_a_directory_goes_where_deleting_was_chosen(
 @pytest.mark.parametrize("content", [b"evil", b"keep me"])
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_link_planted_for_a_file_is_replaced_and_what_it_leads_to_untouched(
-    made: Handmade, tmp_path: Path, outside: Path, options: RestoreOptions, content: bytes, link: object
+    made: Handmade,
+    tmp_path: Path,
+    outside: Path,
+    options: RestoreOptions,
+    content: bytes,
+    link: Callable[[Path, Path], None],
 ) -> None:
     snapshot = made.snapshot(made.tree(made.file("f", content)))
     target = tmp_path / "target"
     target.mkdir()
-    link(outside / "precious", target / "f")  # type: ignore[operator]
+    link(outside / "precious", target / "f")
     before = state(outside)
     assert restore(made, snapshot, target, options).failures == ()
     assert state(outside) == before
@@ -204,6 +210,27 @@ def test_a_file_swapped_for_another_during_the_restore_is_not_written_to(
     result = apply_restore(made.repository, plan, os.fsencode(target))
     assert state(outside) == before
     assert [failure.path for failure in result.failures] == [b"f"]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_planted_in_a_fresh_target_during_the_restore_is_not_written_through(
+    made: Handmade, tmp_path: Path, outside: Path, pieces: int, link: Callable[[Path, Path], None]
+) -> None:
+    snapshot = made.snapshot(made.tree(made.file("f", *(os.urandom(5000) for _ in range(pieces)))))
+    target = tmp_path / "target"
+    plan = plan_restore(made.repository, snapshot, Selection(), os.fsencode(target))
+    before = state(outside)
+    load = made.repository.storage.load
+
+    def plant_first(key: str, offset: int = 0, length: int | None = None) -> bytes:
+        link(outside / "precious", target / "f")
+        return load(key, offset, length)
+
+    made.repository.storage.load = plant_first  # type: ignore[method-assign]
+    result = apply_restore(made.repository, plan, os.fsencode(target))
+    assert state(outside) == before
+    assert [failure.describe() for failure in result.failures] == ["f: File exists"]
 
 
 # --- not asked
