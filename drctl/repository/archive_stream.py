@@ -15,6 +15,7 @@ from drctl.repository.archive import Archived, TreeStore, Watch
 from drctl.repository.archive_job import Counts, LocalTimeText
 from drctl.repository.chunk_store import ChunkStore
 from drctl.repository.chunker import Cutter, split
+from drctl.repository.crew import share_arena
 from drctl.repository.index_writer import IndexWriter
 from drctl.repository.repo import Repository
 from drctl.repository.seen import SeenBlobs
@@ -33,6 +34,7 @@ def archive_stream(
 ) -> Archived:
     """Store what the source's stream says, as the file `source.path`. SourceError when the stream
     was empty or not complete."""
+    share_arena()
     watch.forked()
     counts = Counts(files_new=1)
     seen = SeenBlobs()

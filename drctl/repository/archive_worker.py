@@ -6,10 +6,8 @@ happens to it leaves at worst packs that nothing refers to.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
-import signal
 import stat
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -29,6 +27,7 @@ from drctl.repository.archive_job import (
     below,
 )
 from drctl.repository.chunker import MIN_CHUNK, split
+from drctl.repository.crew import become_worker
 from drctl.repository.earlier_trees import EarlierTrees, RawNode
 from drctl.repository.ids import hash_of
 from drctl.repository.pack import BlobType
@@ -41,15 +40,12 @@ from drctl.repository.uploads import Uploads
 
 _PART = 2048  # entries of a huge directory that one worker takes at a time
 _READ = 2**20
-_PR_SET_PDEATHSIG = 1
 Attributes = Sequence[tuple[bytes, bytes]]
 
 
-def serve(job: Job, channel: Connection) -> None:
+def serve(job: Job, channel: Connection, parent: int) -> None:
     """Answer tasks until None comes or the other end is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what Ctrl-C means
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    become_worker(parent)
     gc.set_threshold(200_000, 20, 20)  # nothing here makes cycles; looking for them took a tenth
     worker = TreeWorker(job)
     try:

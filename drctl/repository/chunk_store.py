@@ -7,13 +7,13 @@ stream's content lists its chunks in order, whatever order they were stored in.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from drctl.ports import Buffer
 from drctl.repository.archive_job import Counts
+from drctl.repository.crew import processors
 from drctl.repository.ids import hash_of
 from drctl.repository.pack import BlobType
 from drctl.repository.packer import Packer, seal_blob
@@ -26,7 +26,7 @@ class ChunkStore:
     """Stores chunks in parallel. Its methods may be called from any thread."""
 
     def __init__(self, repository: Repository, seen: SeenBlobs) -> None:
-        threads = os.cpu_count() or 2
+        threads = processors()
         self._repository = repository
         self._seen = seen
         self._uploads = Uploads(repository.save_pack)

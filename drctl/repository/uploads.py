@@ -31,7 +31,7 @@ class Uploads:
     def __init__(self, store: Callable[[FinishedPack], None], threads: int = 2) -> None:
         self._store = store
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
-        self._slots = threading.BoundedSemaphore(threads + 1)
+        self._slots = threading.BoundedSemaphore(threads)
         self._guard = threading.Lock()
         self._running: set[Future[None]] = set()
         self._stored: list[StoredPack] = []

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from drctl.errors import DrctlError, SourceError
 from drctl.repository.archive_job import Answer, Job, Task
 from drctl.repository.archive_worker import serve
+from drctl.repository.crew import processors, share_arena
 
 _TASKS_AHEAD = 3  # a worker never waits for its next task
 _PATIENCE_S = 5.0
@@ -24,16 +25,19 @@ class WorkerPool:
     """As many workers as there are cores. Make it before starting threads."""
 
     def __init__(self, job: Job) -> None:
+        share_arena()
         # forked, so that the blob table and the source need not be copied or sent
         context = multiprocessing.get_context("fork")
         self._tasks: dict[Connection, int] = {}
         self._processes: list[BaseProcess] = []
         gc.collect()
         gc.freeze()  # what is shared now stays shared: the collector does not write to it
-        for _ in range(os.cpu_count() or 2):
+        for _ in range(processors()):
             ours, theirs = context.Pipe()
             # a worker closes its siblings' ends: it must see the end of its own when we are gone
-            process = context.Process(target=_run, args=(job, theirs, [*self._tasks, ours]), daemon=True)
+            process = context.Process(
+                target=_run, args=(job, theirs, os.getpid(), [*self._tasks, ours]), daemon=True
+            )
             process.start()
             theirs.close()
             self._tasks[ours] = 0
@@ -80,10 +84,10 @@ class WorkerPool:
                 process.join()
 
 
-def _run(job: Job, channel: Connection, others: list[Connection]) -> None:
+def _run(job: Job, channel: Connection, parent: int, others: list[Connection]) -> None:
     for other in others:
         other.close()
-    serve(job, channel)
+    serve(job, channel, parent)
 
 
 def _send(channel: Connection, message: Task | None) -> None:

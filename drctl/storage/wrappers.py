@@ -1,12 +1,14 @@
 """What storages do not do themselves: retrying, limiting, throttling, refusing writes.
 
 Invariant: a wrapper keeps the whole contract of `ports.Storage`, so that wrappers stack in any
-order. Limits hold per process; a copy in another process starts with its own.
+order. A rate holds for a process and all it forks; a number of connections for each process; a copy
+made by pickling starts with its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -221,16 +223,16 @@ class Throttled(_Wrapper):
         super().__init__(storage)
         self._clock = clock
         self._rates = (upload_bytes_s, download_bytes_s)
-        self._meters = PerProcess(lambda: tuple(_Meter(clock, rate) for rate in self._rates))
+        self._meters = tuple(_Meter(clock, rate) for rate in self._rates)
 
     def save(self, key: str, parts: Sequence[Buffer]) -> None:
         """See `ports.Storage.save`."""
-        self._meters.get()[0].wait_for(sum(memoryview(part).nbytes for part in parts))
+        self._meters[0].wait_for(sum(memoryview(part).nbytes for part in parts))
         self._storage.save(key, parts)
 
     def load(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `ports.Storage.load`."""
-        meter = self._meters.get()[1]
+        meter = self._meters[1]
         meter.wait_for(0)
         data = self._storage.load(key, offset, length)
         meter.count(len(data))
@@ -241,30 +243,29 @@ class Throttled(_Wrapper):
 
 
 class _Meter:
-    """When the next transfer may start, given what went before."""
+    """When the next transfer may start, given what went before; one for a process and its forks."""
 
     def __init__(self, clock: Clock, bytes_s: int | None) -> None:
         self._clock = clock
         self._bytes_s = bytes_s
-        self._free_at = clock.monotonic()
-        self._lock = threading.Lock()
+        self._free_at = multiprocessing.get_context("fork").Value("d", clock.monotonic())
 
     def wait_for(self, size: int) -> None:
         """Sleep until a transfer may start, and book `size` bytes."""
         if self._bytes_s is None:
             return
-        with self._lock:
+        with self._free_at.get_lock():
             now = self._clock.monotonic()
-            start = max(now, self._free_at)
-            self._free_at = start + size / self._bytes_s
+            start = max(now, self._free_at.value)
+            self._free_at.value = start + size / self._bytes_s
         if start > now:
             self._clock.sleep(start - now)
 
     def count(self, size: int) -> None:
         """Book bytes that were transferred."""
         if self._bytes_s is not None:
-            with self._lock:
-                self._free_at = max(self._clock.monotonic(), self._free_at) + size / self._bytes_s
+            with self._free_at.get_lock():
+                self._free_at.value = max(self._clock.monotonic(), self._free_at.value) + size / self._bytes_s
 
 
 class ReadOnly(_Wrapper):
