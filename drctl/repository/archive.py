@@ -130,7 +130,7 @@ class _Run:
             self._note(answer.counts, answer.packs)
         self._note(*self._large.finish())
         self._index.add(self._trees.finish())
-        self._index.flush()
+        self._index.finish(self._counts.data_blobs + self._counts.tree_blobs)
         self._watch.emit(Progressed(self._counts.files, self._counts.bytes))
         return Archived(self._folders.root_tree, self._counts, tuple(self._problems), self._fingerprints)
 

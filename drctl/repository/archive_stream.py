@@ -48,7 +48,7 @@ def archive_stream(
         counts.add(stored)
         index.add(packs)
         index.add(trees.finish())
-        index.flush()
+        index.finish(counts.data_blobs + counts.tree_blobs)
     finally:
         chunks.abandon()
         trees.abandon()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from drctl.errors import DrctlError
 from drctl.ports import Clock
 from drctl.repository.index import BLOBS_PER_INDEX, join_index
 from drctl.repository.repo import FileKind, Repository
@@ -24,6 +25,7 @@ class IndexWriter:
         self._before_write = before_write
         self._fragments: list[bytes] = []
         self._blobs = 0
+        self._blobs_written = 0
         self._written_at = clock.monotonic()
 
     def add(self, packs: list[StoredPack]) -> None:
@@ -40,4 +42,15 @@ class IndexWriter:
         if self._fragments:
             self._before_write()
             self._repository.save_json(FileKind.INDEX, join_index(self._fragments))
+            self._blobs_written += self._blobs
         self._fragments, self._blobs, self._written_at = [], 0, self._clock.monotonic()
+
+    def finish(self, stored_blobs: int) -> None:
+        """Write the last index file. `stored_blobs` is how many blobs the run handed to its packers:
+        one that no index names would be lost without a word, so the sums must agree."""
+        self.flush()
+        if self._blobs_written != stored_blobs:
+            raise DrctlError(
+                f"internal error: {stored_blobs} blobs were stored, {self._blobs_written} are in the index",
+                hint="no snapshot was written; please report this",
+            )

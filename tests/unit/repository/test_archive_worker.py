@@ -13,6 +13,7 @@ from drctl.domain.secret import Secret
 from drctl.repository.archive_job import Job, Task, cutter_factory
 from drctl.repository.archive_worker import TreeWorker
 from drctl.repository.crypto import ScryptCost
+from drctl.repository.fingerprints import Fingerprints
 from drctl.repository.packer import Packer
 from drctl.repository.repo import create_repository
 from drctl.repository.seen import SeenBlobs
@@ -32,7 +33,7 @@ def test_packs_stored_before_a_worker_is_asked_for_the_rest_are_named(
     repository.load_index()
     source = FilesSource(FilesOptions(paths=(str(tmp_path / "source"),)))
     make_cutter = cutter_factory(Chunker.FASTCDC, repository.config.chunker_polynomial)
-    worker = TreeWorker(Job(repository, source, SeenBlobs(), make_cutter, 0))
+    worker = TreeWorker(Job(repository, source, SeenBlobs(), make_cutter, 0, 0, Fingerprints()))
     answer = worker.process(Task(0, bytes(tmp_path / "source"), None))
     flush = Packer.flush
 

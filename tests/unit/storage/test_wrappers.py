@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from drctl.clock import SystemClock
 from drctl.errors import AlreadyExistsError, RefusedError, StorageError, UnreachableError
 from drctl.storage.wrappers import Limited, ReadOnly, Retrying, Throttled
 from drctl.testing.memory_storage import Call, MemoryStorage
@@ -201,3 +203,20 @@ def test_read_only_passes_reads_and_no_write(memory: MemoryStorage) -> None:
         with pytest.raises(RefusedError):
             act()
     assert memory.calls == []
+
+
+def test_a_rate_holds_for_a_process_and_all_it_forks() -> None:
+    throttled = Throttled(MemoryStorage(), SystemClock(), upload_bytes_s=200_000, download_bytes_s=None)
+    clock = SystemClock()
+    began = clock.monotonic()
+    children = []
+    for child in range(2):
+        pid = os.fork()
+        if pid == 0:
+            for number in range(2):
+                throttled.save(f"data/{child}{number}", [bytes(50_000)])
+            os._exit(0)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+    # four transfers of a quarter of a second each; the last may start when the others are paid for
+    assert clock.monotonic() - began >= 0.74
