@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from paramiko import SFTPFile
 
 from drctl.errors import RefusedError, StorageError, UnreachableError, UsageError
 from drctl.remote import ParamikoRemote, RemoteOptions
@@ -198,15 +200,16 @@ def test_a_name_that_does_not_resolve_is_unreachable(
         ParamikoRemote(replace(options, address="nowhere.invalid", known_hosts=str(known))).sftp()
 
 
-@pytest.mark.parametrize("after_bytes", [0, 30, 1500, 2000])
-def test_a_peer_that_falls_silent_while_connecting_is_given_up_in_time(
-    sshd: SshServer, after_bytes: int
-) -> None:
+@pytest.mark.parametrize("part", [0, 0.02, 0.5, 0.7, 0.8, 0.82, 0.83, 0.84, 0.86, 0.9, 0.99])
+def test_a_peer_that_falls_silent_while_connecting_is_given_up_in_time(sshd: SshServer, part: float) -> None:
+    with tcp_proxy(sshd.port) as healthy:
+        sshd.remote(healthy.port).sftp()
+        whole = healthy.bytes_down
     with tcp_proxy(sshd.port) as proxy:
-        proxy.plan(Fault.BLACK_HOLE, after_bytes=after_bytes, upwards=False)
+        proxy.plan(Fault.BLACK_HOLE, after_bytes=int(whole * part), upwards=False)
         start = time.monotonic()
         with pytest.raises(UnreachableError):
-            sshd.remote(proxy.port, timeout_s=1.5).sftp()
+            sshd.remote(proxy.port, timeout_s=0.7).sftp()
         assert proxy.happened
         assert time.monotonic() - start < 8
 
@@ -286,6 +289,26 @@ def test_a_forked_child_leaves_the_parents_connection_alone(options: RemoteOptio
         assert os.waitpid(child, 0)[1] == 0
         mine.stat("/")
         assert remote.sftp() is mine
+    remote.close()
+
+
+def test_a_file_a_child_inherited_and_drops_is_not_closed_for_the_parent(
+    options: RemoteOptions, sshd: SshServer
+) -> None:
+    remote = ParamikoRemote(options)
+    (sshd.root / "inherited").write_bytes(b"content")
+    file: SFTPFile | None = remote.sftp().open(f"{sshd.root}/inherited")
+    assert file is not None
+    child = os.fork()
+    if child == 0:
+        try:
+            remote.sftp().stat("/")
+            file = None
+            gc.collect()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert file.read() == b"content"
     remote.close()
 
 

@@ -28,6 +28,7 @@ class TcpProxy:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self.bytes_up = 0
+        self.bytes_down = 0
         self._fault: Fault | None = None
         self._upwards = True
         self._left = 0
@@ -73,6 +74,8 @@ class TcpProxy:
             while data := source.recv(65_536):
                 if upwards:
                     self.bytes_up += len(data)
+                else:
+                    self.bytes_down += len(data)
                 fault, data = self._judge(data, upwards)
                 match fault:
                     case Fault.BLACK_HOLE:
