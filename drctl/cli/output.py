@@ -78,7 +78,8 @@ class Output:
         if self.format is Format.JSON:
             self._write_json(kind, {"text": text})
             return
-        for line in text.splitlines():
+        # not splitlines(): it would break at controls that a hostile text may hold
+        for line in text.removesuffix("\n").split("\n"):
             self._write(self.stdout, "\t".join(inert(part) for part in line.split("\t")))
 
     def record(self, message_type: str, fields: Mapping[str, object], *lines: str) -> None:

@@ -15,9 +15,9 @@ from drctl.cli.command import command, yes_option
 from drctl.cli.lazy import RootGroup, build_root
 from drctl.cli.session import Session
 from drctl.cli.table import Column
-from drctl.domain.events import Progressed, Started
+from drctl.domain.events import Noticed, Progressed, Started
 from drctl.domain.units import show_size
-from drctl.errors import ExitCode, LockedError
+from drctl.errors import ExitCode, LockedError, RefusedError
 
 HOSTILE = "\x1b[2J\u202egpj.exe\r\nroot: fine\x07\udcff"
 
@@ -57,6 +57,24 @@ def lists(session: Session) -> None:
     session.out.note("a note")
     session.out.warning("a warning", "a hint")
     session.out.summary({"files": 2}, "2 files")
+
+
+@command()
+def says(session: Session) -> None:
+    """Print a hostile text by every way there is."""
+    out = session.out
+    out.line(HOSTILE)
+    out.record("x", {"name": HOSTILE}, HOSTILE, HOSTILE)
+    out.document(HOSTILE.replace("\n", "\x85\u2028"))
+    out.summary({"name": HOSTILE}, HOSTILE)
+    out.note(HOSTILE)
+    out.detail(HOSTILE)
+    out.warning(HOSTILE, HOSTILE)
+    out.failure(HOSTILE, HOSTILE)
+    out.problem({"name": HOSTILE}, HOSTILE)
+    with session.progress() as emit:
+        emit(Noticed(HOSTILE, HOSTILE))
+    raise RefusedError(HOSTILE, hint=HOSTILE)
 
 
 @command()
@@ -120,7 +138,7 @@ def sample_root() -> RootGroup:
     """A root group with the commands above, under `sample` (and `fails` at the top)."""
     names = (
         "fails", "breaks", "ends_early", "lists", "incomplete", "waits", "destroys", "works", "plan_file",
-        "prints_much",
+        "prints_much", "says",
     )  # fmt: skip
     rows = [Sample(name.replace("_", "-"), f"tests.cli.sample:{name}") for name in names]
     rows.append(Sample("nested deep", "tests.cli.sample:incomplete"))

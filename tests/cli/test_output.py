@@ -61,6 +61,18 @@ def test_json_lines_hold_exact_values_and_end_with_a_summary(sample: Run) -> Non
     assert done.stdout.isascii()
 
 
+@pytest.mark.parametrize("options", [[], ["--verbose"], ["--output", "json"]])
+def test_a_hostile_name_is_inert_by_whatever_way_it_is_printed(sample: Run, options: list[str]) -> None:
+    done = sample("says", *options)
+    assert done.returncode == 40
+    for stream in (done.stdout, done.stderr):
+        lines = stream.removesuffix("\n").split("\n")
+        assert not [line for line in lines if not line.isprintable()]
+        assert not [line for line in lines if line.startswith("root: fine")]
+    shown = done.stdout + done.stderr
+    assert shown.count("u202e") == (14 if "json" in options else 15 + len(options))
+
+
 def _on_a_terminal(*arguments: str, **extra: str) -> bytes:
     main_end, terminal = pty.openpty()
     process = subprocess.Popen(
