@@ -46,7 +46,7 @@ class Codec:
     def compress_tree(self, plain: Buffer) -> bytes | None:
         """The zstd frame, larger or not and even with compression off: `restic prune` packs anew
         every pack of version 2 that holds a plain tree. None in version 1."""
-        return self._quick.compress(plain) if self._compresses_trees else None
+        return self._quick.compress(plain) if self._compresses_trees and plain else None
 
     def decompress(self, packed: Buffer, limit: int, where: str) -> bytes:
         """At most `limit` bytes; CorruptError naming `where` for a bomb, a lie or garbage."""

@@ -292,8 +292,9 @@ def create_repository(
         raise RefusedError(
             f"{storage.location} is already a repository", hint="use it as it is, or choose an empty place"
         )
-    master = SealingKey.generate()
-    key_id = _save_key(storage, master, password, clock, cost)
+    master, key_id = _left_by_killed_init(storage, password) or _save_new_master(
+        storage, password, clock, cost
+    )
     config = Config(version, os.urandom(32).hex(), random_irreducible())
     json = orjson.dumps(
         {"version": version, "id": config.id, "chunker_polynomial": f"{config.chunker_polynomial:x}"}
@@ -368,6 +369,22 @@ def _open_any_key(storage: Storage, password: Secret) -> tuple[SealingKey, bytes
         f"no key of the repository at {storage.location} opens with the key given",
         hint="check the plan's key: file, command, environment or credential",
     )
+
+
+def _left_by_killed_init(storage: Storage, password: Secret) -> tuple[SealingKey, bytes] | None:
+    """A key file that opens is used again: beside another one, either of them could be the one that
+    is found first, and only one opens the config."""
+    try:
+        return _open_any_key(storage, password)
+    except (AbsentError, CorruptError, WrongKeyError):
+        return None
+
+
+def _save_new_master(
+    storage: Storage, password: Secret, clock: Clock, cost: ScryptCost
+) -> tuple[SealingKey, bytes]:
+    master = SealingKey.generate()
+    return master, _save_key(storage, master, password, clock, cost)
 
 
 def _load_key_file(storage: Storage, key: str) -> KeyFile:
