@@ -36,7 +36,14 @@ _VARYING = re.compile(
     rf"(?P<time>\b{_TIME})|(?P<id>\b(?=[0-9a-f]*\d){_ID}\b)|(?P<date>\b{_DATE}\b)|(?P<size>\b{_SIZE}\b)"
     r"|(?P<rest>\.\.\.)|(?P<space> +)"
 )
-_STANDS_FOR = {"time": f"({_TIME})", "id": f"({_ID})", "date": _DATE, "size": _SIZE, "rest": ".*", "space": " +"}
+_STANDS_FOR = {
+    "time": f"({_TIME})",
+    "id": f"({_ID})",
+    "date": _DATE,
+    "size": _SIZE,
+    "rest": ".*",
+    "space": " +",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +160,7 @@ class Session:
         path.write_text(self._here(file.content), encoding="utf-8")
 
     def _shell(self, text: str) -> tuple[int, str]:
-        script = f". {self._state}.env\ncd \"$(cat {self._state}.cwd)\"\n{self._here(text)}\nended=$?\n"
+        script = f'. {self._state}.env\ncd "$(cat {self._state}.cwd)"\n{self._here(text)}\nended=$?\n'
         script += f"export -p >{self._state}.env\npwd >{self._state}.cwd\nexit $ended\n"
         done = subprocess.run(
             ["bash", "-c", script],

@@ -23,7 +23,8 @@ def session(tmp_path: Path) -> Session:
 
 
 def test_a_page_is_read_as_commands_with_their_lines_and_files() -> None:
-    text = "```console\n$ one\nout\n$ two \\\n> more\n```\n<!-- file: a.yaml -->\n```yaml\nx: 1\n```\n```sh\nno\n```\n"
+    text = "```console\n$ one\nout\n$ two \\\n> more\n```\n<!-- file: a.yaml -->\n```yaml\nx: 1\n```\n"
+    text += "```sh\nno\n```\n"
     assert list(steps_of(text)) == [
         Command(2, "one", ("out",)),
         Command(4, "two \\\nmore", ()),
@@ -74,7 +75,8 @@ def test_a_page_that_says_what_is_not_so_fails(
 def test_files_of_a_page_are_written_with_its_servers_replaced(tmp_path: Path) -> None:
     (tmp_path / "session").mkdir()
     session = Session(tmp_path / "session", replaced={"s3.example.net": "127.0.0.1:9"})
-    text = "<!-- file: a.yaml -->\n```yaml\nat: s3.example.net\n```\n\n```console\n$ cat a.yaml\nat: s3.example.net\n```\n"
+    text = "<!-- file: a.yaml -->\n```yaml\nat: s3.example.net\n```\n\n"
+    text += "```console\n$ cat a.yaml\nat: s3.example.net\n```\n"
     written = tmp_path / "page.md"
     written.write_text(text)
     assert session.run(written) == 1
