@@ -24,7 +24,7 @@ def run(program: str, repository: Path, *arguments: str, cwd: Path | None = None
 
 
 def try_to(
-    program: str, repository: Path, arguments: Sequence[str], cwd: Path | None = None
+    program: str, repository: Path, arguments: Sequence[str], cwd: Path | None = None, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run it, whatever comes of it."""
     environment = os.environ | {"RESTIC_PASSWORD": PASSWORD.reveal(), "RESTIC_REPOSITORY": str(repository)}
@@ -35,7 +35,7 @@ def try_to(
         text=True,
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=timeout_s,
     )
 
 
