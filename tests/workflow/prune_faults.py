@@ -11,6 +11,8 @@ from pathlib import Path
 
 from drctl.errors import StorageError
 from drctl.ports import Buffer
+from drctl.repository.index_writer import IndexWriter
+from drctl.repository.prune import Fate
 from drctl.repository.repo import FileKind
 from drctl.storage.local import LocalOptions, LocalStorage
 from tests import restic
@@ -124,8 +126,8 @@ def prune_in_the_wrong_order(directory: Path) -> None:
 
     original_delete, original_write = repack._delete, repack._write_index
 
-    def early(job: repack._Job, index: repack.IndexWriter) -> list[bytes]:
-        removed = [v.id for v in job.plan.packs(repack.Fate.REPACK, repack.Fate.REMOVE)]
+    def early(job: repack._Job, index: IndexWriter) -> list[bytes]:
+        removed = [v.id for v in job.plan.packs(Fate.REPACK, Fate.REMOVE)]
         original_delete(job, "old packs", FileKind.PACK, removed)
         return original_write(job, index)
 
