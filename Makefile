@@ -4,6 +4,7 @@ PY := .venv/bin/python
 ARGS ?=
 # two workers: the tests share one machine with the servers they start
 WORKERS ?= 2
+CYCLES ?= 2000
 export DRCTL_PYTHON
 
 .DEFAULT_GOAL := help
@@ -32,13 +33,13 @@ format: setup ## Mend what ruff can mend
 bench: setup ## Measure drctl beside an installed restic and borg
 	$(PY) -m benchmarks $(ARGS)
 
-soak: setup ## Run for hours and watch memory, descriptors, threads
+soak: setup ## Run everything over and over in one process: memory, descriptors, threads (CYCLES=2000)
 	@.ci/debian-packages
-	$(PY) -m pytest tests/soak $(ARGS)
+	DRCTL_SOAK_CYCLES=$(CYCLES) $(PY) -m pytest tests/soak $(ARGS)
 
-faults: setup ## Sweep system-call faults and kill -9 over every flow
+faults: setup ## Lying storages, failing system calls, kill -9: every flow
 	@.ci/debian-packages
-	$(PY) -m pytest tests/faults $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(wildcard tests/*/test_*fault*.py) $(ARGS)
 
 docs: setup ## Write docs/reference from the commands
 	$(PY) -m drctl.cli.reference docs/reference
