@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
+from pathlib import Path
 
-from tests.cli.conftest import Home, json_lines
+import pytest
+
+from tests.cli.conftest import Home, environment, json_lines
 
 
 def test_a_first_backup_is_full_and_the_next_is_incremental(home: Home) -> None:
@@ -128,3 +133,30 @@ def test_a_difference_is_what_stock_restic_calls_one(home: Home) -> None:
     }
     assert ours[-1].startswith("2 added, 0 removed, 1 replaced, 1 content, ")
     assert home.run("backup", "diff", older, older).stdout.startswith("0 added, 0 removed")
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_backup_leaves_no_lock_worker_or_snapshot(home: Home, number: signal.Signals) -> None:
+    for name in range(40):
+        (home.tree / f"random{name}").write_bytes(os.urandom(4_000_000))
+    command = [sys.executable, "-m", "drctl", "-p", str(home.plan), "backup", "run", "--output", "json"]
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["message_type"] == "status"
+    workers = _children(process.pid)
+    process.send_signal(number)
+    rest, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    last = json.loads(rest.splitlines()[-1])
+    assert (last["message_type"], last["exit_code"]) == ("error", 130)
+    assert "Traceback" not in messages
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert list((home.repository / "locks").iterdir()) == []
+    assert home.snapshot_ids() == []
+    assert home.run("backup", "run").returncode == 0
