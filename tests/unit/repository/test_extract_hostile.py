@@ -310,3 +310,15 @@ def test_a_dead_worker_is_told_and_not_waited_for(
     monkeypatch.setattr(made.repository.storage, "load", die)
     with pytest.raises(DrctlError, match="worker process died"):
         apply_restore(made.repository, plan, os.fsencode(tmp_path / "target"))
+
+
+def test_a_file_of_one_pack_with_one_damaged_piece_is_not_left_half(made: Handmade, tmp_path: Path) -> None:
+    snapshot = made.snapshot(made.tree(made.file("pair", os.urandom(5000), os.urandom(5000))))
+    (pack,) = made.data_packs()
+    data = bytearray(pack.read_bytes())
+    data[7000] ^= 1  # in the second piece
+    pack.unlink()
+    pack.write_bytes(data)
+    result = restore(made, snapshot, tmp_path / "target")
+    assert [failure.path for failure in result.failures] == [b"pair"]
+    assert everything(tmp_path / "target") == set()
