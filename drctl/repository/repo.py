@@ -10,7 +10,9 @@ import getpass
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -34,6 +36,7 @@ from drctl.repository.polynomial import random_irreducible
 from drctl.repository.snapshot import Snapshot, decode_snapshot, encode_snapshot
 
 MAX_CONFIG = 64 * 2**10
+_LOADS_AHEAD = 4
 
 
 class FileKind(Enum):
@@ -139,16 +142,37 @@ class Repository:
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest recovery point first. One that vanishes meanwhile was forgotten."""
-        found = []
-        for stored in self.files(FileKind.SNAPSHOT):
-            try:
-                found.append(self._snapshot(stored))
-            except AbsentError:
-                continue
+        found = [
+            self._decode(stored, json)
+            for stored, json in self._load_all(FileKind.SNAPSHOT)
+            if json is not None
+        ]
         return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
 
+    def _load_all(self, kind: FileKind) -> Iterator[tuple[StoredId, bytes | None]]:
+        """Every file of a kind with its JSON (None: it vanished since the listing), a few at a time:
+        over a network each costs a round trip."""
+        ahead: deque[tuple[StoredId, Future[bytes | None]]] = deque()
+        with ThreadPoolExecutor(_LOADS_AHEAD, thread_name_prefix="load") as pool:
+            for stored in self.files(kind):
+                ahead.append((stored, pool.submit(self._load_if_there, kind, stored.id)))
+                if len(ahead) > _LOADS_AHEAD:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+
+    def _load_if_there(self, kind: FileKind, identifier: bytes) -> bytes | None:
+        try:
+            return self.load_json(kind, identifier)
+        except AbsentError:
+            return None
+
     def _snapshot(self, stored: StoredId) -> Snapshot:
-        json = self.load_json(FileKind.SNAPSHOT, stored.id)
+        return self._decode(stored, self.load_json(FileKind.SNAPSHOT, stored.id))
+
+    def _decode(self, stored: StoredId, json: bytes) -> Snapshot:
         snapshot = decode_snapshot(json, FileKind.SNAPSHOT.key(stored.id))
         return replace(snapshot, id=stored.id, stored_at=stored.stored_at)
 
@@ -182,8 +206,11 @@ class Repository:
     def load_index(self) -> BlobTable:
         """The union of all index files, read anew. CorruptError names a bad one."""
         table = BlobTable()
-        for stored in self.files(FileKind.INDEX):
-            for pack, blobs in self.index_file(stored.id):
+        for stored, json in self._load_all(FileKind.INDEX):
+            name = FileKind.INDEX.key(stored.id)
+            if json is None:
+                raise CorruptError(f"{name}: it vanished while it was read", hint="run the command once more")
+            for pack, blobs in decode_index(json, name):
                 table.add_pack(pack, blobs)
         self._blobs = table
         return table

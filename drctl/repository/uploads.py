@@ -40,8 +40,12 @@ class Uploads:
     def submit(self, pack: FinishedPack) -> None:
         """Queue a pack; raises what an earlier one failed with."""
         self._slots.acquire()
-        self._raise_failure()
-        future = self._pool.submit(self._run, pack)
+        try:
+            self._raise_failure()
+            future = self._pool.submit(self._run, pack)
+        except BaseException:
+            self._slots.release()  # or those who come after would wait for ever instead of failing
+            raise
         with self._guard:
             self._running.add(future)
         future.add_done_callback(self._done)

@@ -71,7 +71,7 @@ def run_backup(
     SourceError (nothing could be read), LockedError, and whatever the storage says."""
     make_cutter = cutter_factory(request.chunker, repository.config.chunker_polynomial)
     with repository.take_lock(clock) as lock:
-        earlier = newest_of(repository.snapshots(), request)
+        earlier = newest_of(repository.snapshots(), request, paths_of(source))
         _warn_of_other_chunker(earlier, request, emit)
         repository.load_index()
         lock.confirm(keep_fresh=False)  # the workers are forked first
@@ -120,8 +120,9 @@ def _cache_name(request: BackupRequest, repository: Repository) -> str:
     return f"fingerprints-{hashlib.sha256(which.encode()).hexdigest()[:32]}"
 
 
-def newest_of(snapshots: list[Snapshot], request: BackupRequest) -> Snapshot | None:
-    """The newest snapshot of the same source: what an incremental compares with."""
+def newest_of(snapshots: list[Snapshot], request: BackupRequest, paths: tuple[str, ...]) -> Snapshot | None:
+    """The newest snapshot of the same source: what an incremental compares with. Where drctl has
+    made none yet, one that restic made of the same paths of the same host."""
     same = [
         snapshot
         for snapshot in snapshots
@@ -129,7 +130,18 @@ def newest_of(snapshots: list[Snapshot], request: BackupRequest) -> Snapshot | N
         and snapshot.source == request.source_name
         and snapshot.hostname == request.hostname
     ]
-    return max(same, key=lambda snapshot: snapshot.time, default=None)
+    of_restic = [
+        snapshot
+        for snapshot in snapshots
+        if snapshot.service is None and snapshot.hostname == request.hostname and snapshot.paths == paths
+    ]
+    return max(same or of_restic, key=lambda snapshot: snapshot.time, default=None)
+
+
+def paths_of(source: Source) -> tuple[str, ...]:
+    """What a source's snapshots say that they hold."""
+    paths = source.roots if isinstance(source, TreeSource) else [source.path]
+    return tuple(os.fsdecode(path) for path in paths)
 
 
 def _warn_of_other_chunker(earlier: Snapshot | None, request: BackupRequest, emit: Emit) -> None:
@@ -151,11 +163,10 @@ def _describe(
     ended: datetime,
     archived: Archived,
 ) -> Snapshot:
-    paths = source.roots if isinstance(source, TreeSource) else [source.path]
     snapshot = Snapshot(
         time=started,
         tree=archived.tree,
-        paths=tuple(os.fsdecode(path) for path in paths),
+        paths=paths_of(source),
         hostname=request.hostname,
         username=username(),
         uid=os.getuid(),

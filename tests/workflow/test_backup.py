@@ -99,6 +99,13 @@ def test_what_restic_stored_is_not_stored_again(place: Place) -> None:
     assert _tree_of(place, theirs) == _tree_of(place, report.snapshot)
 
 
+def test_the_first_backup_after_restic_does_not_read_unchanged_files_again(place: Place) -> None:
+    write_tree(place.data)
+    place.restic().run("backup", "--host", "host", str(place.data))
+    report = place.back_up()
+    assert (report.counts.files_unmodified, report.counts.files_changed) == (40, 0)
+
+
 def test_an_unchanged_tree_is_not_read_again(place: Place) -> None:
     write_tree(place.data)
     place.back_up()

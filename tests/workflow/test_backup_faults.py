@@ -197,6 +197,23 @@ def test_a_storage_that_fails_at_any_save_leaves_the_older_snapshots_and_a_rerun
     assert differences(place.data, place.restored(tmp_path / "out"), top=True) == []
 
 
+def test_a_storage_that_fails_for_good_never_makes_a_run_hang(place: Place) -> None:
+    for number in range(4):
+        (place.data / f"large {number}").write_bytes(os.urandom(60_000_000))
+    finished: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            place.back_up(storage=FaultyStorage(place.storage(), 2, _full))
+        except DrctlError as error:
+            finished.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert [type(error) for error in finished] == [StorageError]
+
+
 def test_what_an_aborted_run_indexed_is_not_stored_again(place: Place) -> None:
     (place.data / "large").write_bytes(random.Random(1).randbytes(40_000_000))
 
@@ -243,8 +260,10 @@ def test_a_worker_that_is_killed_fails_the_run_and_nothing_dangles(place: Place,
     assert differences(place.data, place.restored(tmp_path / "out"), top=True) == []
 
 
-def test_an_interrupt_ends_the_run_without_a_snapshot_a_lock_or_a_process(place: Place) -> None:
+@pytest.mark.parametrize("large", [0, 200_000_000])
+def test_an_interrupt_ends_the_run_without_a_snapshot_a_lock_or_a_process(place: Place, large: int) -> None:
     write_tree(place.data, folders=100)
+    (place.data / "large").write_bytes(os.urandom(large))
 
     def stop() -> None:
         raise InterruptedRunError("stopped")
