@@ -1,7 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP end a run in order.
 
 Invariant: the first signal becomes a KeyboardInterrupt in the main thread, so every `finally`
-runs (locks go, temporary files go); the second only warns; the third gives up on clean-up.
+runs (locks go, temporary files go); the second only warns; the third gives up on clean-up. SIGHUP
+counts only when the terminal is gone: restic sends it to see whether the owner of a lock is alive.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def stop_on_signals(out: Output) -> Iterator[None]:
     """Handle the signals while the block runs; what was ignored (nohup) stays ignored."""
     owner = os.getpid()
+    had_terminal = _has_terminal()
     seen = 0
 
     def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal seen
+        if number == signal.SIGHUP and not (had_terminal and not _has_terminal()):
+            return
         if os.getpid() != owner:
             # a forked worker inherited this handler: it dies as if there were none
             signal.signal(number, signal.SIG_DFL)
@@ -45,3 +49,11 @@ def stop_on_signals(out: Output) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

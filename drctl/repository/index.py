@@ -179,7 +179,7 @@ def decode_index(json: bytes, where: str) -> Iterator[tuple[bytes, list[PackedBl
             pack = mapping(item)
             yield parse_id(pack["id"], where), _decode_blobs(sequence(pack["blobs"]), where)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise CorruptError(f"{where}: malformed index: {exc}") from exc
+        raise CorruptError(f"{where}: malformed index: {str(exc)[:100]}") from exc
 
 
 _TYPES = {"data": BlobType.DATA, "tree": BlobType.TREE}

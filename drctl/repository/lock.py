@@ -10,6 +10,7 @@ wrong removes nobody's lock.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -123,6 +124,7 @@ class HeldLock:
         self._thread: threading.Thread | None = None
         self._confirmed = False
         self.stored_at: datetime | None = None  # the storage's time of its first file, once confirmed
+        _survive_probes()
         doubtful = self._refuse_fresh_conflicts()
         self._refreshed_at = clock.monotonic()  # before the write: it may take long
         self._id = files.write(exclusive)
@@ -258,6 +260,16 @@ class HeldLock:
         except BaseException:
             self.release()
             raise
+
+
+def _survive_probes() -> None:
+    """restic asks whether the owner of a lock is alive by sending it SIGHUP, which ends a process that
+    does nothing about it. A handler that somebody installed must know that."""
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _locked(record: LockRecord) -> LockedError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -68,7 +70,7 @@ def test_what_a_command_returns_is_the_exit_code(sample: Run) -> None:
     assert _lines(sample("incomplete", "--output=json"))[-1]["exit_code"] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_clean_up_run_and_ends_with_130(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")],
@@ -84,6 +86,41 @@ def test_a_signal_lets_clean_up_run_and_ends_with_130(number: signal.Signals, tm
     _, messages = process.communicate(timeout=20)
     assert process.returncode == 130
     assert messages == "drctl: error: interrupted\n"
+    assert (tmp_path / "done").read_text() == "cleaned up"
+
+
+def test_a_probe_of_restic_whether_we_live_does_not_end_us(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")],
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # without a terminal
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"waiting\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.terminate()
+    assert process.wait(20) == 130
+    process.stdout.close()
+
+
+def test_a_terminal_that_goes_away_ends_the_run_in_order(tmp_path: Path) -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        argv = [sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")]
+        os.execve(sys.executable, argv, environment())
+    said = b""
+    while b"waiting" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    assert (
+        os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) > 0
+    )  # ended by itself; nobody is left to be told
     assert (tmp_path / "done").read_text() == "cleaned up"
 
 
