@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from drctl.wiring import Wiring
     from drctl.workflows.backup import BackupReport
 
-PROBLEMS_SHOWN = 50
 DIFF_SIGNS = {"added": "+", "removed": "-", "content": "M", "replaced": "T", "metadata": "U"}
 
 
@@ -186,14 +185,15 @@ def _back_up(
 
 def _show_report(session: Session, service: Service, source: SourceSpec, report: BackupReport) -> None:
     counts = report.counts
-    for problem in report.problems[: None if session.out.exhaustive else PROBLEMS_SHOWN]:
-        session.out.problem(
-            {"path": problem.path, "trouble": problem.trouble, "reason": problem.reason},
-            f"{problem.trouble.value}: {os.fsdecode(problem.path)}: {problem.reason}",
-        )
-    hidden = len(report.problems) - PROBLEMS_SHOWN
-    if hidden > 0 and not session.out.exhaustive:
-        session.out.warning(f"and {hidden} more; --verbose or --output json lists all")
+    session.out.problems(
+        [
+            (
+                {"path": one.path, "trouble": one.trouble, "reason": one.reason},
+                f"{one.trouble.value}: {os.fsdecode(one.path)}: {one.reason}",
+            )
+            for one in report.problems
+        ]
+    )
     session.out.record(
         "backup",
         {**snapshot_fields(report.snapshot, service.repositories[0]), "problems": len(report.problems)},

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from drctl.cli.table import Column
 
 SCHEMA_VERSION = 1
+PROBLEMS_SHOWN = 50
 
 
 class Format(Enum):
@@ -127,12 +128,18 @@ class Output:
         """One part of a run failed for good and the others go on; the exit code tells at the end."""
         self._message("failure", text, hint)
 
-    def problem(self, fields: Mapping[str, object], text: str) -> None:
-        """A finding or an entry that was left out: a `problem` object, or a warning for people."""
+    def problems(self, found: Sequence[tuple[Mapping[str, object], str]]) -> None:
+        """Entries that were left out or are not as they should be: `problem` objects, or warnings for
+        people, of which a long list is cut unless `--verbose`."""
         if self.format is Format.JSON:
-            self._write_json("problem", fields)
-        else:
+            for fields, _text in found:
+                self._write_json("problem", fields)
+            return
+        shown = len(found) if self.verbose else PROBLEMS_SHOWN
+        for _fields, text in found[:shown]:
             self._message("warning", text)
+        if len(found) > shown:
+            self.warning(f"and {len(found) - shown} more", "--verbose or --output json lists them all")
 
     def error(self, error: DrctlError) -> None:
         """The end of a failed run: `drctl: error: ...` and a hint, or the last JSON line. Of an error
@@ -163,11 +170,6 @@ class Output:
             self._write_json("summary", {"exit_code": int(code), **self._summary})
 
     # --- the terminal ---
-
-    @property
-    def exhaustive(self) -> bool:
-        """Whether long lists of messages are wanted whole."""
-        return self.verbose or self.format is Format.JSON
 
     @property
     def interactive(self) -> bool:

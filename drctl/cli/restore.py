@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from drctl.wiring import Wiring
     from drctl.workflows.restore import RestorePreview, RestoreReport, RestoreRequest
 
-FAILURES_SHOWN = 50
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -229,12 +227,9 @@ def _show_report(session: Session, report: RestoreReport, repository: str) -> Ex
 
 
 def _show_failures(session: Session, failures: Sequence[Failure]) -> None:
-    limit = None if session.out.exhaustive else FAILURES_SHOWN
-    for failure in failures[:limit]:
-        session.out.problem(
-            {"path": failure.path, "reason": failure.message, "exit_code": failure.exit_code},
-            failure.describe(),
-        )
-    hidden = 0 if limit is None else len(failures) - limit
-    if hidden > 0:
-        session.out.warning(f"and {hidden} more; --verbose or --output json lists all")
+    session.out.problems(
+        [
+            ({"path": one.path, "reason": one.message, "exit_code": one.exit_code}, one.describe())
+            for one in failures
+        ]
+    )

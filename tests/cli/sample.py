@@ -71,10 +71,16 @@ def says(session: Session) -> None:
     out.detail(HOSTILE)
     out.warning(HOSTILE, HOSTILE)
     out.failure(HOSTILE, HOSTILE)
-    out.problem({"name": HOSTILE}, HOSTILE)
+    out.problems([({"name": HOSTILE}, HOSTILE)])
     with session.progress() as emit:
         emit(Noticed(HOSTILE, HOSTILE))
     raise RefusedError(HOSTILE, hint=HOSTILE)
+
+
+@command()
+def lists_problems(session: Session) -> None:
+    """Print 60 problems."""
+    session.out.problems([({"number": number}, f"problem {number}") for number in range(60)])
 
 
 @command()
@@ -138,7 +144,7 @@ def sample_root() -> RootGroup:
     """A root group with the commands above, under `sample` (and `fails` at the top)."""
     names = (
         "fails", "breaks", "ends_early", "lists", "incomplete", "waits", "destroys", "works", "plan_file",
-        "prints_much", "says",
+        "prints_much", "says", "lists_problems",
     )  # fmt: skip
     rows = [Sample(name.replace("_", "-"), f"tests.cli.sample:{name}") for name in names]
     rows.append(Sample("nested deep", "tests.cli.sample:incomplete"))

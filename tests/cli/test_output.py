@@ -73,6 +73,17 @@ def test_a_hostile_name_is_inert_by_whatever_way_it_is_printed(sample: Run, opti
     assert shown.count("u202e") == (14 if "json" in options else 15 + len(options))
 
 
+def test_a_long_list_of_problems_is_cut_for_people_only(sample: Run) -> None:
+    short = sample("lists-problems").stderr.splitlines()
+    assert short[49:] == [
+        "drctl: warning: problem 49",
+        "drctl: warning: and 10 more",
+        "hint: --verbose or --output json lists them all",
+    ]
+    assert len(sample("lists-problems", "--verbose").stderr.splitlines()) == 60
+    assert len(sample("lists-problems", "--output", "json").stdout.splitlines()) == 61
+
+
 def _on_a_terminal(*arguments: str, **extra: str) -> bytes:
     main_end, terminal = pty.openpty()
     process = subprocess.Popen(
