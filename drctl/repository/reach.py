@@ -20,7 +20,7 @@ from drctl.repository.ids import short
 from drctl.repository.index import BlobTable
 from drctl.repository.pack import BlobType, PackedBlob
 from drctl.repository.repo import FileKind, Repository
-from drctl.repository.tree import Node, decode_tree
+from drctl.repository.tree_links import Links, decode_links
 
 _BATCH = 256  # trees a task
 _GAP = 128 * 2**10  # bytes that are read along rather than asking the storage once more
@@ -196,18 +196,18 @@ def _visit(walk: Walk, positions: array[int]) -> _Seen:
 
 def _visit_tree(walk: Walk, file: str, blob: PackedBlob, plain: bytes, seen: _Seen) -> None:
     try:
-        nodes = decode_tree(plain, f"{file}: tree {short(blob.id)}")
+        nodes = decode_links(plain, f"{file}: tree {short(blob.id)}")
     except CorruptError as exc:
         seen.findings.append(damage_from(file, exc))
         return
     for node in nodes:
         problem = _follow(walk, node, seen)
         if problem:
-            name = node.name.decode("utf-8", "backslashreplace")
-            seen.findings.append(damage(file, f"tree {short(blob.id)}: {name!r}: {problem}", HINT_REPAIR))
+            what = f"tree {short(blob.id)}: {node.name!r}: {problem}"
+            seen.findings.append(damage(file, what, HINT_REPAIR))
 
 
-def _follow(walk: Walk, node: Node, seen: _Seen) -> str | None:
+def _follow(walk: Walk, node: Links, seen: _Seen) -> str | None:
     """Mark what one node needs; what is wrong with it."""
     missing = []
     for identifier in node.content:
@@ -216,7 +216,7 @@ def _follow(walk: Walk, node: Node, seen: _Seen) -> str | None:
             missing.append(identifier)
         else:
             walk.marks.add(position)
-    if node.type == "dir":
+    if node.is_directory:
         if node.subtree is None:
             return "a directory without a tree"
         position = walk.table.position(node.subtree, BlobType.TREE)
