@@ -23,6 +23,7 @@ import orjson
 from drctl.errors import AbsentError, CorruptError, DrctlError, LockedError
 from drctl.ports import Clock
 from drctl.repository.fields import mapping, number, optional_text, text
+from drctl.repository.lock_owner import has_ended, mark_of_this_process
 from drctl.repository.snapshot import instant, time_text
 
 REFRESH_EVERY = timedelta(minutes=5)
@@ -43,6 +44,7 @@ class LockRecord:
     username: str
     pid: int
     stored_at: datetime
+    owner: str = ""  # drctl's own mark of the process; restic's locks have none
 
     def describe(self) -> str:
         """For messages."""
@@ -50,13 +52,20 @@ class LockRecord:
         return f"{kind} lock of {self.username}@{self.hostname} pid {self.pid} since {time_text(self.time)}"
 
     def is_stale(self, storage_now: datetime) -> bool:
-        """Too old, or of a process of this very host that is gone. `storage_now` is of the clock
-        that stamped the file: another one may be days off."""
-        return storage_now - self.stored_at > STALE_AFTER or self.owner_is_gone()
+        """Whether `repo unlock` may remove it: too old, or of a process that has ended, as far as host
+        name and pid tell (restic's own rule). `storage_now` is of the clock that stamped the file:
+        another one may be days off."""
+        if self.is_overdue(storage_now) or self.owner_has_ended():
+            return True
+        return not self.owner and self.hostname == socket.gethostname() and not _alive(self.pid)
 
-    def owner_is_gone(self) -> bool:
-        """Whether it is of this very host and its process has ended (restic's own rule)."""
-        return self.hostname == socket.gethostname() and not _alive(self.pid)
+    def is_overdue(self, storage_now: datetime) -> bool:
+        """Whether it was not refreshed for so long that it stands for nobody."""
+        return storage_now - self.stored_at > STALE_AFTER
+
+    def owner_has_ended(self) -> bool:
+        """Whether its process has surely ended."""
+        return has_ended(self.owner, self.pid)
 
 
 def _alive(pid: int) -> bool:
@@ -80,6 +89,7 @@ def encode_lock(now: datetime, *, exclusive: bool, username: str) -> bytes:
             "pid": os.getpid(),
             "uid": os.getuid(),
             "gid": os.getgid(),
+            "drctl_owner": mark_of_this_process(),  # restic reads over it
         }
     )
 
@@ -96,9 +106,10 @@ def decode_lock(json: bytes, identifier: bytes, stored_at: datetime, where: str)
             username=optional_text(raw.get("username")),
             pid=number(raw["pid"]),
             stored_at=stored_at,
+            owner=optional_text(raw.get("drctl_owner")),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise CorruptError(f"{where}: malformed lock: {exc}") from exc
+        raise CorruptError(f"{where}: malformed lock: {str(exc)[:100]}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +240,13 @@ class HeldLock:
         records = self._files.read_all()
         conflicting = self._conflicts(records)
         for record in records:
-            if record.owner_is_gone() and record not in conflicting:
+            if record.owner_has_ended() and record not in conflicting:
                 with suppress(DrctlError):  # a courtesy to stock restic, whose check minds any lock
                     self._files.remove(record.id)
         for record in conflicting:
-            if record.owner_is_gone():
+            if record.owner_has_ended():
                 self._files.remove(record.id)
-            elif record.is_stale(self._clock.now()):
+            elif record.is_overdue(self._clock.now()):
                 doubtful = True
             else:
                 raise _locked(record)
@@ -254,7 +265,7 @@ class HeldLock:
             self.stored_at = own.stored_at
             held_for = timedelta(seconds=self._clock.monotonic() - self._written_at)
             for record in self._conflicts(records.values()):
-                if not record.is_stale(own.stored_at + held_for):
+                if not (record.is_overdue(own.stored_at + held_for) or record.owner_has_ended()):
                     raise _locked(record)
                 self._files.remove(record.id)
         except BaseException:

@@ -19,6 +19,7 @@ from drctl.domain.secret import Secret
 from drctl.errors import CorruptError, DrctlError, LockedError, StorageError, UnreachableError
 from drctl.repository.crypto import ScryptCost
 from drctl.repository.lock import REFRESH_EVERY, STALE_AFTER, HeldLock, LockRecord, decode_lock
+from drctl.repository.lock_owner import has_ended, mark_of_this_process
 from drctl.repository.repo import FileKind, Repository, create_repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.testing.fake_clock import FakeClock
@@ -48,14 +49,17 @@ class World:
         lock.confirm(keep_fresh=False)
         return lock
 
-    def foreign(self, *, exclusive: bool, hostname: str = "elsewhere", pid: int = 1) -> bytes:
-        """A lock that another program wrote."""
+    def foreign(
+        self, *, exclusive: bool, hostname: str = "elsewhere", pid: int = 1, owner: str = ""
+    ) -> bytes:
+        """A lock that another process wrote; without `owner` one of restic."""
         fields = {
             "time": "2026-01-01T00:00:00Z",
             "exclusive": exclusive,
             "hostname": hostname,
             "username": "somebody",
             "pid": pid,
+            **({"drctl_owner": owner} if owner else {}),
         }
         return self.repository.save_json(FileKind.LOCK, orjson.dumps(fields))
 
@@ -159,10 +163,54 @@ def test_locks_that_never_stop_changing_are_a_lock(world: World, monkeypatch: py
 # --- stale locks ----------------------------------------------------------------------------
 
 
-def test_a_lock_of_a_dead_process_of_this_host_is_removed(world: World) -> None:
-    theirs = world.foreign(exclusive=True, hostname=socket.gethostname(), pid=dead_pid())
+def test_a_lock_of_a_process_that_has_ended_is_removed(world: World) -> None:
+    theirs = world.foreign(exclusive=True, pid=dead_pid(), owner=mark_of_this_process())
     with world.take(exclusive=True):
         assert theirs.hex() not in world.lock_files()
+
+
+def test_a_lock_whose_pid_another_process_has_by_now_is_removed(world: World) -> None:
+    space, _, start = mark_of_this_process().rpartition(":")
+    theirs = world.foreign(exclusive=True, pid=os.getpid(), owner=f"{space}:{int(start) - 1}")
+    with world.take(exclusive=True):
+        assert theirs.hex() not in world.lock_files()
+
+
+@pytest.mark.parametrize("owner", ["", "other-boot:4026531836:99", ":", "x", "a:b:c:d"])
+def test_a_container_of_the_same_name_keeps_its_lock_whatever_pids_live_here(
+    world: World, owner: str
+) -> None:
+    theirs = world.foreign(exclusive=True, hostname=socket.gethostname(), pid=dead_pid(), owner=owner)
+    with pytest.raises(LockedError):
+        world.take(exclusive=True)
+    assert world.lock_files() == {theirs.hex()}
+
+
+def test_unlocking_by_hand_follows_restics_rule_for_restics_locks_alone(world: World) -> None:
+    def stale(owner: str, hostname: str = socket.gethostname()) -> bool:
+        now = world.clock.now()
+        return LockRecord(bytes(32), now, True, hostname, "u", dead_pid(), now, owner).is_stale(now)
+
+    assert stale("")
+    assert not stale("", "elsewhere")
+    assert not stale("other-boot:4026531836:99")
+    assert stale(mark_of_this_process())
+
+
+def test_a_killed_process_that_nobody_waited_for_has_ended() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, mark_of_this_process().encode())
+        os._exit(0)
+    mark = os.read(reader, 1000).decode()
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert has_ended(mark, child)
+    os.waitpid(child, 0)
+    assert has_ended(mark, child)
+    assert not has_ended(mark_of_this_process(), os.getpid())
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +516,7 @@ def test_an_impossible_pid_is_no_dead_process() -> None:
     record = LockRecord(
         bytes(32), FakeClock().now(), True, socket.gethostname(), "u", 2**64 - 1, FakeClock().now()
     )
-    assert not record.owner_is_gone()
+    assert not record.is_stale(FakeClock().now())
 
 
 def test_every_error_of_locking_is_one_a_user_may_see(world: World) -> None:
