@@ -80,7 +80,7 @@ def plan_restore(
     when the snapshot's root is damaged, or nests or repeats itself without bound; UsageError when a
     path that was asked for is not there. Other damage is in the plan's failures."""
     emit(Started("planning the restore"))
-    builder = PlanBuilder(repository, Selector(selection))
+    builder = PlanBuilder(repository, Selector(selection), options.workers)
     if options.existing is Existing.REFUSE:
         _refuse_used(target)
     builder.walk(snapshot)

@@ -7,24 +7,33 @@ repeat themselves) ends the plan.
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
 from array import array
 from dataclasses import dataclass
 
 from drctl.errors import CorruptError, DrctlError, ExitCode, UsageError
+from drctl.repository.crew import Crew
+from drctl.repository.extract_walk import (
+    Below,
+    PartOfTree,
+    TreeTask,
+    WalkContext,
+    add_node,
+    read_trees,
+    shown,
+)
 from drctl.repository.ids import short
 from drctl.repository.index import BlobTable
 from drctl.repository.node_reader import FoundNode, NodeReader
-from drctl.repository.node_table import KEPT, LINKED, NO_EXTRA, SCAFFOLD, STAGED, NodeTable
-from drctl.repository.pack import BlobType
+from drctl.repository.node_table import KEPT, LINKED, SCAFFOLD, STAGED, NodeTable
 from drctl.repository.repo import Repository
 from drctl.repository.selection import Selector, Verdict
 from drctl.repository.snapshot import Snapshot
 
 MAX_DEPTH = 4096  # directories below each other; PATH_MAX allows 2048
-_RESTORABLE = frozenset({"file", "dir", "symlink", "dev", "chardev", "fifo", "socket"})
+_TREES_AT_ONCE = 32
+_WORTH_FORKING = 128  # directories waiting to be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class Failure:
 
     def describe(self) -> str:
         """One line for people."""
-        return f"{_shown(self.path)}: {self.message}"
+        return f"{shown(self.path)}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ class RestorePlan:
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory on the walk's stack; its number is given once something below it is wanted."""
+    """A directory that is to be read; its number is given once something in it is wanted."""
 
     above: _Directory | None
     node: FoundNode | None
@@ -87,75 +96,68 @@ class _Directory:
 class PlanBuilder:
     """Walks a snapshot into a `NodeTable`."""
 
-    def __init__(self, repository: Repository, selector: Selector) -> None:
+    def __init__(self, repository: Repository, selector: Selector, workers: int | None = None) -> None:
         self.nodes = NodeTable()
         self.failures: list[Failure] = []
         self._repository = repository
-        self._blobs: BlobTable = repository.blobs
         self._selector = selector
-        self._reader = NodeReader()
+        self._workers = workers
         self._links: dict[tuple[int, int], int] = {}
+        self._waiting: list[_Directory] = []
+        self._reading: dict[int, list[_Directory]] = {}
+        self._batches = 0
 
     def walk(self, snapshot: Snapshot) -> None:
-        """Depth first: a directory, its entries, then what lies below them. CorruptError when the
-        root cannot be read; UsageError when a path that was asked for is not in the snapshot."""
-        collecting = gc.isenabled()
-        gc.disable()  # nothing here makes cycles; looking for them in parsed trees costs a fifth
-        try:
-            self._walk(snapshot)
-        finally:
-            if collecting:
-                gc.enable()
+        """Read all that is selected; in worker processes once there is enough to read. CorruptError
+        when the root cannot be read, or for work without bound; UsageError when a path that was
+        asked for is not in the snapshot."""
+        self._waiting = [self._start(snapshot)]
+        context = WalkContext(self._repository, self._selector)
+        while 0 < len(self._waiting) < _WORTH_FORKING and (task := self._next_task()) is not None:
+            self._merge(read_trees(context, task))
+        if self._waiting:
+            self._repository.storage.close()  # a connection must not be shared by two processes
+            with Crew(context, self._workers) as crew:
+                for part in crew.run(read_trees, self._next_task):
+                    self._merge(part)
         self._selector.check_all_found()
-
-    def _walk(self, snapshot: Snapshot) -> None:
-        stack = [self._start(snapshot)]
-        while stack:
-            directory = stack.pop()
-            try:
-                found = self._load(directory)
-            except CorruptError as exc:
-                if directory.depth == 0 or directory.depth > MAX_DEPTH:
-                    raise
-                self._fail(directory.path, exc)
-                continue
-            take = self._take
-            stack += reversed([below for node in found if (below := take(directory, node)) is not None])
 
     def selects(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether an entry at this path, relative to the root of the restore but beginning with `/`,
         would be restored if it were in the snapshot."""
         return self._selector.selects(path, is_directory=is_directory)
 
-    def _load(self, directory: _Directory) -> list[FoundNode]:
-        if directory.depth > MAX_DEPTH:
-            raise CorruptError(f"{_shown(directory.path)}...: directories nest deeper than {MAX_DEPTH}")
-        where = f"tree {short(directory.tree)} ({_shown(directory.path)})"
-        return self._reader.read(self._repository.load_tree(directory.tree), where)
-
-    def _take(self, directory: _Directory, node: FoundNode) -> _Directory | None:
-        """Records an entry; of a directory, returns what is to be walked. Paths are only put together
-        where they are looked at: most of a snapshot is plain files that are all wanted."""
-        path, verdict = b"", directory.verdict
-        is_directory = node.type == "dir"
-        if is_directory or not self._selector.takes_all:
-            path = _join(directory.path, node.name)
-            verdict = self._selector.judge(path, directory.verdict, is_directory=is_directory)
-        if is_directory:
-            return self._enter(directory, node, path, verdict) if verdict.descend else None
-        if verdict.wanted:
-            try:
-                self._add_entry(directory.number if directory.number >= 0 else self._number(directory), node)
-            except CorruptError as exc:
-                self._fail(_join(directory.path, node.name), exc)
-        return None
-
-    def _enter(self, above: _Directory, node: FoundNode, path: bytes, verdict: Verdict) -> _Directory | None:
-        if node.subtree is None:
-            self._fail(path, CorruptError("a directory without a tree"))
+    def _next_task(self) -> TreeTask | None:
+        # the deepest first, so that a tree that repeats itself is met in depth, not in memory
+        batch = self._waiting[-_TREES_AT_ONCE:]
+        if not batch:
             return None
-        below = _Directory(above, node, node.subtree, path, above.depth + 1, verdict)
-        if verdict.wanted:
+        del self._waiting[-_TREES_AT_ONCE:]
+        for directory in batch:
+            if directory.depth > MAX_DEPTH:
+                raise CorruptError(f"{shown(directory.path)}...: directories nest deeper than {MAX_DEPTH}")
+        self._batches += 1
+        self._reading[self._batches] = batch
+        return TreeTask(self._batches, [(one.tree, one.path, one.verdict) for one in batch])
+
+    def _merge(self, part: PartOfTree) -> None:
+        directories = self._reading.pop(part.task)
+        for position, path, error in part.damage:
+            if path == directories[position].path and directories[position].depth == 0:
+                raise error  # nothing can be restored
+            self._fail(path, error)
+        self._selector.meet(part.met)
+        used = set(part.nodes.parents)
+        parents = [self._number(one) if at in used else 0 for at, one in enumerate(directories)]
+        base = self.nodes.extend(part.nodes, parents)
+        for number, key in part.links:
+            self._link(base + number, key)
+        self._waiting += reversed([self._enter(directories[found.parent], found) for found in part.below])
+
+    def _enter(self, above: _Directory, found: Below) -> _Directory:
+        assert found.node.subtree is not None
+        below = _Directory(above, found.node, found.node.subtree, found.path, above.depth + 1, found.verdict)
+        if found.verdict.wanted:
             self._number(below)
         return below
 
@@ -168,42 +170,10 @@ class PlanBuilder:
             here = here.above
         for one in reversed(missing):
             assert one.node is not None and one.above is not None
-            one.number = self._add(one.above.number, one.node, 0)
+            one.number = add_node(self.nodes, one.above.number, one.node, 0)
             if not one.verdict.wanted:
                 self.nodes.flags[one.number] |= SCAFFOLD
         return directory.number
-
-    def _add(self, parent: int, node: FoundNode, count: int) -> int:
-        number = self.nodes.add(
-            parent, node.name, node.mode, (node.uid, node.gid), node.mtime_ns, node.size, count
-        )
-        if node.extra is not NO_EXTRA:
-            self.nodes.extras[number] = node.extra
-        return number
-
-    def _add_entry(self, parent: int, node: FoundNode) -> None:
-        if node.type not in _RESTORABLE:
-            raise CorruptError(f"of the unknown type {node.type[:40]!r}")
-        blobs, offsets = self._pieces(node)
-        number = self._add(parent, node, len(blobs))
-        self.nodes.add_pieces(number, blobs, offsets)
-        if node.link_key is not None:
-            self._link(number, node.link_key)
-
-    def _pieces(self, node: FoundNode) -> tuple[list[int], list[int]]:
-        if node.type != "file":
-            return [], []
-        blobs, offsets, total = [], [], 0
-        for identifier in node.content:
-            blob = self._blobs.position(identifier, BlobType.DATA)
-            if blob < 0:
-                raise CorruptError(f"data blob {short(identifier)} of it is in no index")
-            blobs.append(blob)
-            offsets.append(total)
-            total += self._blobs.plain_length_at(blob)
-        if total != node.size:
-            raise CorruptError(f"said to have {node.size} bytes, its content has {total}")
-        return blobs, offsets
 
     def _link(self, number: int, key: tuple[int, int]) -> None:
         first = self._links.setdefault(key, number)
@@ -220,18 +190,17 @@ class PlanBuilder:
     def _start(self, snapshot: Snapshot) -> _Directory:
         """The directory that becomes the target; where the root is one file, the directory it is
         in, of which only that file is wanted."""
+        reader = NodeReader()
         tree, node, path = snapshot.tree, None, b"/"
         for name in self._selector.root.split(b"/"):
             if not name:
                 continue
-            found = self._reader.read(
-                self._repository.load_tree(tree), f"tree {short(tree)} ({_shown(path)})"
-            )
+            found = reader.read(self._repository.load_tree(tree), f"tree {short(tree)} ({shown(path)})")
             below = next((one for one in found if one.name == name), None)
             here, path = path, path.rstrip(b"/") + b"/" + name
             if below is None or (below.subtree is None and path != self._selector.root):
                 raise UsageError(
-                    f"no {_shown(self._selector.root)!r} in the snapshot",
+                    f"no {shown(self._selector.root)!r} in the snapshot",
                     hint="paths are absolute, as the snapshot has them",
                 )
             if below.subtree is None:
@@ -246,7 +215,7 @@ class PlanBuilder:
             self.nodes.add(0, b"", stat.S_IFDIR | 0o700, (os.geteuid(), os.getegid()), 0, 0, 0)
             self.nodes.flags[0] |= SCAFFOLD
         else:
-            self._add(0, node._replace(name=b""), 0)
+            add_node(self.nodes, 0, node._replace(name=b""), 0)
         return _Directory(None, node, tree, path, 0, verdict, number=0)
 
 
@@ -328,11 +297,3 @@ def _same_file(nodes: NodeTable, one: int, other: int) -> bool:
         nodes.piece_blob[first.first : first.first + first.pieces]
         == nodes.piece_blob[second.first : second.first + second.pieces]
     )
-
-
-def _join(directory: bytes, name: bytes) -> bytes:
-    return directory.rstrip(b"/") + b"/" + name
-
-
-def _shown(path: bytes) -> str:
-    return path[:200].decode("utf-8", "backslashreplace")

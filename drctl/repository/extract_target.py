@@ -87,7 +87,7 @@ class Target:
         chain, here = [], number
         while here and here not in self._open:
             chain.append(here)
-            here = self._nodes.parent(here)
+            here = self._nodes.parents[here]
         descriptor = self._open[here] if here else self._root
         for one in reversed(chain):
             descriptor = os.open(self._nodes[one].name, _DIRECTORY, dir_fd=descriptor)

@@ -96,6 +96,15 @@ class Selector:
             verdict = self.judge(here, verdict, is_directory=True)
         return self.judge(here + b"/" + name, verdict, is_directory=is_directory).wanted
 
+    def met(self) -> frozenset[bytes]:
+        """The paths asked for by name that were met so far, to be told to the selector of another
+        process."""
+        return frozenset(self._paths - self._missing)
+
+    def meet(self, paths: frozenset[bytes]) -> None:
+        """Paths that were met elsewhere."""
+        self._missing -= paths
+
     def check_all_found(self) -> None:
         """UsageError when a path that was asked for was not met."""
         if self._missing:
