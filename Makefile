@@ -39,7 +39,7 @@ soak: setup ## Run everything over and over in one process: memory, descriptors,
 
 faults: setup ## Lying storages, failing system calls, kill -9: every flow
 	@.ci/debian-packages
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(wildcard tests/*/test_*fault*.py) $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/faults $(wildcard tests/*/test_*fault*.py) $(ARGS)
 
 docs: setup ## Write docs/reference from the commands
 	$(PY) -m drctl.cli.reference docs/reference

@@ -41,22 +41,26 @@ def read_secret(reference: SecretReference, environment: Mapping[str, str], what
 def _of_file(path: str, what: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return _text(_read_private(descriptor, path, what), what)
+        finally:
+            os.close(descriptor)
     except OSError as exc:
         raise UsageError(
             f"{what}: {path}: {exc.strerror}", hint="the plan names this file as the place of a secret"
         ) from exc
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{what}: {path} is not a regular file")
-        if status.st_mode & 0o077:
-            raise RefusedError(
-                f"{what}: {path} may be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
-                hint=f"chmod 0600 {path}",
-            )
-        return _text(os.read(descriptor, _MAX_LENGTH + 1), what)
-    finally:
-        os.close(descriptor)
+
+
+def _read_private(descriptor: int, path: str, what: str) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{what}: {path} is not a regular file")
+    if status.st_mode & 0o077:
+        raise RefusedError(
+            f"{what}: {path} may be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            hint=f"chmod 0600 {path}",
+        )
+    return os.read(descriptor, _MAX_LENGTH + 1)
 
 
 def _of_credential(name: str, environment: Mapping[str, str], what: str) -> str:

@@ -101,9 +101,7 @@ def _make_plan_and_repository(
 
     for taken in (plan_file, Path(start.key_file), Path(start.repository) / "config"):
         if os.path.lexists(taken):
-            raise RefusedError(
-                f"{taken} exists already", hint="init starts from nothing; choose another FOLDER"
-            )
+            raise RefusedError(f"{taken} exists already", hint=_way_on(start, plan_file))
     write_new(plan_file, render_plan(start))
     undo(plan_file)
     key = write_new_key(Path(start.key_file))
@@ -111,6 +109,14 @@ def _make_plan_and_repository(
     wiring = Wiring(load_plan(plan_file, session.environment), session.environment, session.clock)
     spec = wiring.repository_spec(None)
     initialise(wiring.storage(spec), key, spec, session.clock)
+
+
+def _way_on(start: Start, plan_file: Path) -> str:
+    """What to do about what is there: an earlier init may have been killed half-way."""
+    if plan_file.exists() and not (Path(start.repository) / "config").exists():
+        generate = "" if Path(start.key_file).exists() else " --generate-key"
+        return f"if an init was interrupted, finish it: drctl -p {plan_file} repo init{generate}"
+    return "init starts from nothing; choose another FOLDER"
 
 
 @contextmanager

@@ -12,16 +12,20 @@ from pathlib import Path
 from drctl.domain.plan import RepositorySpec
 from drctl.domain.secret import Secret
 from drctl.errors import RefusedError, StorageError, UsageError
-from drctl.storage.durable import make_directories, sync_directory, write_new_file
+from drctl.storage.durable import make_directories, new_file, publish, sync_directory
+from drctl.storage.keys import temporary_name
 
 _KEY_BYTES = 32  # as many bits as the cipher's own key
 
 
 def write_new(path: Path, text: str) -> None:
     """A new text file, 0600; RefusedError when something is there already."""
+    temporary = str(path.parent / temporary_name())
     try:
         make_directories(str(path.parent))
-        write_new_file(str(path), [text.encode("utf-8")])
+        # whole or not there: half a key after a kill would stand in the way of the next run
+        with new_file(temporary, [text.encode("utf-8")]):
+            publish(temporary, str(path))
         sync_directory(str(path.parent))
     except FileExistsError as exc:
         raise RefusedError(f"{path} exists already", hint="it is never replaced; name another place") from exc

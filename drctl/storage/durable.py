@@ -22,16 +22,11 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
 
-def write_new_file(path: str, parts: Sequence[Buffer]) -> None:
-    """Write and fsync a file that did not exist, mode 0600; on any error it is removed again."""
-    with new_file(path, parts):
-        return
-
-
 @contextmanager
 def new_file(path: str, parts: Sequence[Buffer]) -> Iterator[None]:
-    """As `write_new_file`. Within the context it is marked as used: until it has its own name, whoever
-    sweeps the directory must see that it is not abandoned."""
+    """Write and fsync a file that did not exist, mode 0600; on any error, the context's too, it is
+    removed again. Within the context it is marked as used: until it has its own name, whoever sweeps the
+    directory must see that it is not abandoned."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_after_a_failure_neither_plan_nor_key_is_left(drctl: Run, tmp_path: Path
     done = drctl("init", tmp_path / "d", "--path", "/etc", "--repository", tmp_path / "file" / "repository")
     assert done.returncode not in (0, 2)
     assert _everything_in(tmp_path) == {str(tmp_path / "file"): b"not a folder"}
+
+
+@pytest.mark.parametrize("made", [("drctl.yaml",), ("drctl.yaml", "repository.key")])
+def test_what_a_killed_init_left_is_finished_by_the_command_that_the_hint_names(
+    home: Home, drctl: Run, made: tuple[str, ...]
+) -> None:
+    folder = home.folder / "drctl"
+    for path in [path for path in folder.iterdir() if path.name not in made]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = drctl("init", folder, "--path", home.tree)
+    assert again.returncode == 40
+    (hint,) = re.findall(r"^hint: .*finish it: drctl (.*)$", again.stderr, re.MULTILINE)
+    assert drctl(*hint.split()).returncode == 0
+    assert home.run("backup", "run").returncode == 0
 
 
 def test_an_unknown_policy_is_told_and_nothing_is_left(drctl: Run, tmp_path: Path) -> None:

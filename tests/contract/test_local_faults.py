@@ -293,5 +293,6 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda fd, views: real(fd, [bytes(views[0])[:7]]))
     parts = [b"0123456789" * 5, b"", b"abc", b"d" * 20]
-    durable.write_new_file(str(tmp_path / "file"), parts)
+    with durable.new_file(str(tmp_path / "file"), parts):
+        pass
     assert (tmp_path / "file").read_bytes() == b"".join(parts)

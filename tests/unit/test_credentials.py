@@ -33,6 +33,12 @@ def test_a_key_file_that_others_may_use_is_refused_with_the_command_that_mends_i
     assert refused.value.hint == f"chmod 0600 {tmp_path / 'key'}"
 
 
+def test_a_key_file_that_opens_but_does_not_read_is_named() -> None:
+    unreadable = SecretReference(file="/proc/self/mem")  # reading its first page is EIO
+    with pytest.raises(UsageError, match=r"key: /proc/self/mem: Input/output error"):
+        read_secret(unreadable, {}, "key")
+
+
 def test_a_command_gives_its_standard_output() -> None:
     assert read_secret(SecretReference(command=("printf", CANARY)), {}, "key").reveal() == CANARY
 
