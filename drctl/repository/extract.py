@@ -97,7 +97,7 @@ def apply_restore(
     options: RestoreOptions = RestoreOptions(),
     emit: Emit = ignore,
     check: Callable[[], object] = lambda: None,
-    forked: Callable[[], object] = lambda: None,
+    forked: Callable[[], None] = lambda: None,
 ) -> RestoreResult:
     """Do what the plan says. `check` is called often, and raises to end the run; `forked` once the
     worker processes run: threads may be started from then on. DrctlError where nothing more can be
@@ -166,7 +166,7 @@ class _Restore:
         self._finisher = Finisher(self._context)
         self._total = Written()
 
-    def run(self, check: Callable[[], object], forked: Callable[[], object]) -> RestoreResult:
+    def run(self, check: Callable[[], object], forked: Callable[[], None]) -> RestoreResult:
         """All phases in their order."""
         self._emit(Started("restoring", self._plan.files, self._plan.bytes - self._plan.bytes_kept))
         deleted = self._finisher.delete(self._plan.deletions)
@@ -197,20 +197,17 @@ class _Restore:
             failures=_once_each(failures),
         )
 
-    def _write(self, check: Callable[[], object], forked: Callable[[], object]) -> None:
+    def _write(self, check: Callable[[], object], forked: Callable[[], None]) -> None:
         self._context.repository.storage.close()  # a connection must not be shared by two processes
         tasks = self._tasks()
 
         def next_task() -> WriteTask | None:
             return next(tasks, None)
 
-        with Crew(self._context, self._options.workers) as crew:
+        with Crew(self._context, self._options.workers, forked=forked) as crew:
             for done in crew.run(write_task, next_task):  # type: ignore[misc]  # mypy cannot join the union
-                forked()
-                forked = _nothing
                 self._add(done)
                 check()
-        forked()
 
     def _add(self, done: Written) -> None:
         total = self._total
@@ -234,10 +231,6 @@ class _Restore:
         numbers = chain(contentless, kept if self._options.existing is Existing.REUSE else ())
         while batch := array("I", islice(numbers, _ENTRIES_AT_ONCE)):
             yield EntriesTask(batch)
-
-
-def _nothing() -> None:
-    """Called once is enough."""
 
 
 def _is_plain(root: int) -> bool:
