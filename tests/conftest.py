@@ -15,7 +15,8 @@ from tests.servers.ssh import SshServer, ssh_server
 pytest.register_assert_rewrite("drctl.testing.storage_contract", "drctl.testing.source_contract")
 
 # programs that come as Python packages lie beside the interpreter
-os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}"
+# and what only root runs (losetup, mkfs) beside what everybody does, whatever PATH a shell had
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,11 @@ def s3_ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Ceph's gateway: a real S3 server with Object Lock and conditional PUT."""
     with ceph_server(tmp_path_factory.mktemp("ceph")) as server:
         yield server
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests over one Ceph cluster stay with one worker: two clusters at once starve each other."""
+    for item in items:
+        if "s3_ceph" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ceph"))

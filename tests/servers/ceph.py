@@ -20,7 +20,7 @@ fsid={fsid}
 mon host=[v1:127.0.0.1:{monitor_port}/0]
 ms bind msgr2=false
 mon client hunt interval=1
-client mount timeout=15
+client mount timeout=80
 mon osd min up ratio=0.0
 auth cluster required=none
 auth service required=none
@@ -88,4 +88,4 @@ def ceph_server(directory: Path) -> Iterator[S3Server]:
 def _run(arguments: Sequence[str], log: Path, *, check: bool = True) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("ab") as output:
-        subprocess.run(arguments, check=check, stdout=output, stderr=output, timeout=90, env=environment)
+        subprocess.run(arguments, check=check, stdout=output, stderr=output, timeout=120, env=environment)
