@@ -15,8 +15,10 @@ from drctl.ports import StoredFile
 from drctl.repository.check import CheckReport, check_repository
 from drctl.repository.codec import wrap_file
 from drctl.repository.finding import Severity
+from drctl.repository.ids import hash_of
 from drctl.repository.index import encode_index
 from drctl.repository.pack import BlobType, PackedBlob
+from drctl.repository.packer import FinishedPack, Packer, seal_blob
 from drctl.repository.repo import FileKind, Repository
 from drctl.repository.sample import Everything
 from drctl.storage.local import LocalOptions, LocalStorage
@@ -31,6 +33,7 @@ from tests.format.goldens import (
     unpack,
     writable,
 )
+from tests.handmade import Handmade, node
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,7 +104,7 @@ def _renamed_index(directory: Path, _: Repository) -> str:
 
 
 def _index_with(
-    change: Callable[[bytes, list[PackedBlob]], list[PackedBlob]],
+    change: Callable[[bytes, list[PackedBlob]], list[PackedBlob]], told: str = ""
 ) -> Callable[[Path, Repository], str]:
     """One pack's listing is changed and properly sealed again: a hostile writer with the key."""
 
@@ -115,7 +118,7 @@ def _index_with(
         packs[0] = (pack, change(pack, blobs))
         path.unlink()
         repository.save_index(packs)
-        return FileKind.PACK.key(pack)
+        return told or FileKind.PACK.key(pack)
 
     return do
 
@@ -178,6 +181,28 @@ def _damaged_lock(directory: Path, _: Repository) -> str:
     return _key(directory, store_as_named(directory, FileKind.LOCK, b"torn"))
 
 
+def _blob_that_is_another(directory: Path, repository: Repository) -> str:
+    """Whoever has the key can seal any content under any id: pack and index agree, and both lie."""
+    lying: list[FinishedPack] = []
+    packer = Packer(BlobType.DATA, repository.sealer(), repository.codec(), lying.append)
+    for content in (b"one content", b"another" * 1000):
+        parts, raw_length = seal_blob(hash_of(content), content, repository.sealer(), repository.codec())
+        packer.add_sealed(hash_of(content + b"!"), parts, raw_length)
+    packer.flush()
+    repository.save_pack(lying[0])
+    repository.save_index([(lying[0].id, lying[0].blobs)])
+    return f"{FileKind.PACK.key(lying[0].id)}: blob {hash_of(b'one content!').hex()[:8]}"
+
+
+def _ids_swapped(_pack: bytes, blobs: list[PackedBlob]) -> list[PackedBlob]:
+    first, second = blobs[:2]
+    return [first._replace(id=second.id), second._replace(id=first.id), *blobs[2:]]
+
+
+def _index_that_swaps_ids(directory: Path, repository: Repository) -> str:
+    return _index_with(_ids_swapped)(directory, repository) + ": its header"
+
+
 def _pack_with_absurd_header(directory: Path, _: Repository) -> str:
     path = writable(_first(directory, FileKind.PACK))
     path.write_bytes(path.read_bytes()[:-4] + struct.pack("<I", 2**32 - 1))
@@ -196,10 +221,12 @@ STRUCTURAL: dict[str, Callable[[Path, Repository], str]] = {
     "index removed": _index_removed,
     "index renamed": _renamed_index,
     "index with an absurd length": _index_with(_absurd_length),
-    "index with an absurd uncompressed length": _index_with(_absurd_raw_length),
-    "index with overlapping blobs": _index_with(_overlap),
-    "index that leaves a blob out": _index_with(_blob_left_out),
-    "index with a blob shorter than an empty one": _index_with(_shorter_than_empty),
+    "index with an absurd uncompressed length": _index_with(_absurd_raw_length, "more than any can have"),
+    "index with overlapping blobs": _index_with(_overlap, "overlaps the one before it"),
+    "index that leaves a blob out": _index_with(_blob_left_out, "no blob is listed from 0"),
+    "index with a blob shorter than an empty one": _index_with(
+        _shorter_than_empty, "less than an empty blob"
+    ),
     "index with a negative number": _negative_number_in_index,
     "index that disagrees with another": _index_that_disagrees,
     "index that is a zstd bomb": _zstd_bomb_as_index,
@@ -216,6 +243,8 @@ IN_THE_DATA: dict[str, Callable[[Path, Repository], str]] = {
     "pack flipped in its first blob": _flipped(FileKind.PACK, 20),
     "pack flipped in its header": _flipped(FileKind.PACK, -20),
     "pack with an absurd header length": _pack_with_absurd_header,
+    "blob that is not what its id says": _blob_that_is_another,
+    "index that swaps two blobs' ids": _index_that_swaps_ids,
 }
 
 
@@ -291,6 +320,19 @@ def test_a_damaged_config_is_named_before_anything_else_is_read(tmp_path: Path) 
 
     with pytest.raises(CorruptError, match=r"^config: "):
         open_repository(LocalStorage(LocalOptions(str(directory))), PASSWORD)
+
+
+def test_a_subtree_that_is_nowhere_is_told_with_the_name_of_its_directory(tmp_path: Path) -> None:
+    handmade = Handmade(tmp_path / "repo")
+    folder = node("lost", "dir", subtree="cd" * 32)
+    handmade.snapshot(handmade.tree(folder, handmade.file("f", b"content")))
+    _assert_named(check_repository(handmade.repository), "'lost': its tree cdcdcdcd is in no index")
+
+
+def test_a_directory_without_a_tree_is_told(tmp_path: Path) -> None:
+    handmade = Handmade(tmp_path / "repo")
+    handmade.snapshot(handmade.tree(node("hollow", "dir")))
+    _assert_named(check_repository(handmade.repository), "'hollow': a directory without a tree")
 
 
 # --- notes: nothing is lost

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.replicate import CopyReport, run_copy
 from tests import restic
 from tests.format.goldens import NAMES, flip, picture, unpack
-from tests.handmade import Handmade
+from tests.handmade import NOON, Handmade, node
 from tests.workflow.faulty_storage import FaultyStorage
 from tests.workflow.upkeep_cases import (
     assert_clean,
@@ -231,14 +232,26 @@ def test_a_missing_blob_stops_every_snapshot_that_needs_it(source: Path, tmp_pat
     assert target.snapshots() == []
 
 
+def test_damage_in_a_tree_that_snapshots_share_is_met_by_each_of_them(tmp_path: Path) -> None:
+    handmade = Handmade(tmp_path / "source")
+    shared = handmade.folder("shared", node("file", "file", content=["cd" * 32]))
+    for number in range(2):
+        root = handmade.tree(shared, handmade.file("z", bytes([number])))
+        handmade.snapshot(root, NOON + timedelta(hours=number))
+    target = create(tmp_path / "target")
+    report = run_copy(handmade.repository, target, None, SystemClock(), ignore)
+    assert [outcome.copy for outcome in report.copied] == [None, None]
+    assert target.snapshots() == []
+
+
 def _content_of(repository: Repository, tree: bytes, name: bytes) -> bytes:
     from drctl.repository.tree import decode_tree
 
     repository.load_index()
-    for node in decode_tree(repository.load_tree(tree), "tree"):
-        if node.name == name:
-            return node.content[0]
-        if node.subtree and (found := _content_of(repository, node.subtree, name)):
+    for entry in decode_tree(repository.load_tree(tree), "tree"):
+        if entry.name == name:
+            return entry.content[0]
+        if entry.subtree and (found := _content_of(repository, entry.subtree, name)):
             return found
     return b""
 
