@@ -20,7 +20,7 @@ from drctl.repository.tree import render_node
 from drctl.repository.uploads import StoredPack
 
 _READ = 2**20
-_READERS = 2
+_READERS = 1  # reading and cutting one file keeps all sealing threads busy
 
 
 @dataclass(frozen=True, slots=True)
