@@ -12,17 +12,27 @@ import click
 
 from drctl.cli.command import command, repository_option, yes_option
 from drctl.cli.session import Session
-from drctl.cli.table import Column
-from drctl.errors import UsageError
+from drctl.cli.table import Column, show_instant
+from drctl.errors import CorruptError, UsageError
 
 if TYPE_CHECKING:
     from drctl.repository.repo import Repository
+
+
+def _show_created(text: str) -> str:
+    from drctl.repository.snapshot import instant
+
+    try:
+        return show_instant(instant(text, "created"))
+    except CorruptError:  # whoever made the key may have written anything
+        return text
+
 
 COLUMNS = (
     Column("short_id", "ID"),
     Column("hostname", "Host"),
     Column("username", "User"),
-    Column("created", "Created"),
+    Column("created", "Created", _show_created),
     Column("in_use", "In use"),
 )
 

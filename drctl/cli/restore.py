@@ -154,11 +154,14 @@ def _request(wanted: Wanted, wiring: Wiring) -> RestoreRequest:
 
 
 def read_instant(text: str, time_zone: str) -> datetime:
-    """An ISO 8601 instant; without an offset it is one of `time_zone`."""
+    """An ISO 8601 instant; without an offset it is one of `time_zone`. Without a fraction it means all of
+    its second: lists show times without one, and what they show must find its snapshot again."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError as exc:
         raise UsageError(f"not a time: {text!r}", hint='write for example "2026-11-21 18:00"') from exc
+    if not instant.microsecond:
+        instant = instant.replace(microsecond=999_999)
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=ZoneInfo(time_zone))
 
 

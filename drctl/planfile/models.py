@@ -71,7 +71,9 @@ class RepositoryFields(Edge):
     chunker: Chunker = Field(Chunker.FASTCDC, description="How files over 512 KiB are cut.")
     compression: Compression = Compression.AUTO
     append_only: bool = Field(
-        False, description="The storage refuses overwriting and deleting; proven at repo init."
+        False,
+        description="The storage itself refuses to replace a file; proven at repo init. "
+        "Deleting is another matter: see object_lock_days of s3.",
     )
     upload_limit: Size | None = Field(None, description="Per second, for example 10MB.")
     download_limit: Size | None = Field(None, description="Per second, for example 10MB.")

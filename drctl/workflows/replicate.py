@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from drctl.domain.events import Emit, Finished, Noticed, Started
+from drctl.domain.plan import Chunker
 from drctl.errors import ExitCode, UsageError
 from drctl.ports import Clock
 from drctl.repository.copy import CopiedSnapshot, Copier, CopyVerdict, plan_copy, start_copy
@@ -72,7 +73,7 @@ def run_copy(
         missing = [verdict.snapshot for verdict in verdicts if verdict.is_missing]
         if not missing:
             return CopyReport(tuple(verdicts), (), 0, 0)
-        _warn_of_other_cutting(source, target, emit)
+        _warn_of_other_cutting(source, target, missing, emit)
         emit(Started("copy", len(missing)))
         walk = start_copy(source, source.load_index(), target)
         with Crew(walk, forked=keep_fresh) as crew:
@@ -86,12 +87,16 @@ def _to_lock(source: Repository, target: Repository, lock_source: bool) -> list[
     return [source, target] if lock_source else [target]
 
 
-def _warn_of_other_cutting(source: Repository, target: Repository, emit: Emit) -> None:
-    if source.config.chunker_polynomial != target.config.chunker_polynomial:
+def _warn_of_other_cutting(
+    source: Repository, target: Repository, missing: list[Snapshot], emit: Emit
+) -> None:
+    # fastcdc cuts alike everywhere; whatever else made a snapshot cut by the repository's polynomial
+    by_polynomial = any(snapshot.fact("chunker") != Chunker.FASTCDC.value for snapshot in missing)
+    if by_polynomial and source.config.chunker_polynomial != target.config.chunker_polynomial:
         emit(
             Noticed(
                 "the two repositories cut large files differently (their chunker polynomials differ)",
                 hint="fine for copies alone; files over 512 KiB that are also backed up into the target"
-                " are stored twice there: make it with the source's polynomial to avoid that",
+                " are stored twice there; one made by restic init --copy-chunker-params avoids that",
             )
         )

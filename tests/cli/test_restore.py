@@ -124,7 +124,18 @@ def test_what_cannot_be_meant_is_a_usage_error_and_writes_nothing(home: Home, op
 
 
 def test_a_time_without_an_offset_is_one_of_the_plans_time_zone() -> None:
-    assert read_instant("2026-07-01 12:00", "Europe/Berlin") == datetime(2026, 7, 1, 10, tzinfo=UTC)
-    assert read_instant("2026-07-01T12:00:00Z", "Europe/Berlin") == datetime(2026, 7, 1, 12, tzinfo=UTC)
+    noon_utc = datetime(2026, 7, 1, 12, 0, 0, 999_999, tzinfo=UTC)
+    assert read_instant("2026-07-01 14:00", "Europe/Berlin") == noon_utc
+    assert read_instant("2026-07-01T12:00:00Z", "Europe/Berlin") == noon_utc
+    exact = datetime(2026, 7, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+    assert read_instant("2026-07-01T12:00:00.5Z", "Europe/Berlin") == exact
     with pytest.raises(UsageError, match="not a time"):
         read_instant("12 o'clock", "UTC")
+
+
+def test_the_time_that_a_list_shows_finds_its_snapshot(home: Home) -> None:
+    home.run("backup", "run")
+    shown = home.run("backup", "list").stdout.splitlines()[1].split()
+    done = home.run("restore", "--at", " ".join(shown[1:3]), "-t", home.folder / "back")
+    assert done.returncode == 0, done.stderr
+    assert shown[0] in done.stdout

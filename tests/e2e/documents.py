@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +162,7 @@ class Session:
 
     def _shell(self, text: str) -> tuple[int, str]:
         script = f'. {self._state}.env\ncd "$(cat {self._state}.cwd)"\n{self._here(text)}\nended=$?\n'
-        script += f"export -p >{self._state}.env\npwd >{self._state}.cwd\nexit $ended\n"
+        script += f"{{ export -p; umask -p; }} >{self._state}.env\npwd >{self._state}.cwd\nexit $ended\n"
         done = subprocess.run(
             ["bash", "-c", script],
             stdin=subprocess.DEVNULL,
@@ -228,7 +229,16 @@ class Session:
         if matched is None:
             return False
         pairs = list(zip(names, matched.groups(), strict=True))
-        if any(self._known.get(name, seen) != seen for name, seen in pairs):
+        if not all(_agree(self._known.get(name, seen), seen) for name, seen in pairs):
             return False
-        self._known |= dict(pairs)
+        for name, seen in pairs:
+            self._known.setdefault(name, seen)
         return True
+
+
+def _agree(known: str, seen: str) -> bool:
+    """An id is itself; a snapshot's time and its receipt may fall into different seconds."""
+    if known == seen or ":" not in known or ":" not in seen:
+        return known == seen
+    apart = datetime.fromisoformat(known) - datetime.fromisoformat(seen)
+    return abs(apart) <= timedelta(seconds=2)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
 
 import pytest
 
 from drctl.errors import EXIT_CODE_MEANINGS
 from tests.e2e.documents import ROOT, Session
+from tests.servers.s3 import S3Server
+from tests.servers.ssh import SshServer
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HOW_TO = sorted((ROOT / "docs/how-to").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -48,3 +52,40 @@ def test_the_page_of_exit_codes_has_every_code_and_its_meaning() -> None:
     page = (ROOT / "docs/reference/exit-codes.md").read_text()
     rows = {int(code): meaning for code, meaning in re.findall(r"^\| `(\d+)` \| ([^|]+) \|", page, re.M)}
     assert rows == {code.value: meaning for code, meaning in EXIT_CODE_MEANINGS.items()}
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_every_command_of_a_how_to_page_works(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    text = page.read_text()
+    session = Session(tmp_path, replaced=servers_for(text, request))
+    if "backup.example.net" in text:
+        log_in_with(session, request.getfixturevalue("sshd"))
+    commands = session.run(page)
+    assert commands > 0 or "```console" not in text
+
+
+def servers_for(text: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """What stands on a page for a server, and the one that is running here."""
+    found: dict[str, str] = {}
+    if "s3.example.net" in text:
+        s3: S3Server = request.getfixturevalue("s3_moto")
+        found |= {"https://s3.example.net": s3.endpoint, "example-backup": s3.bucket_of_its_own()}
+        found |= {"EXAMPLEKEYID": s3.access_key, "EXAMPLESECRET": s3.secret_key}
+    if "backup.example.net" in text:
+        sshd: SshServer = request.getfixturevalue("sshd")
+        files = sshd.root / secrets.token_hex(4)
+        files.mkdir()
+        found |= {"backup.example.net": sshd.address, "2022": str(sshd.port), "/srv/files": str(files)}
+        found |= {"user: drctl": f"user: {sshd.user}", "drctl@": f"{sshd.user}@"}
+    return found
+
+
+def log_in_with(session: Session, sshd: SshServer) -> None:
+    """The private key lies where people keep theirs."""
+    folder = session.home / ".ssh"
+    folder.mkdir(mode=0o700)
+    identity = folder / "id_ed25519"
+    identity.write_bytes(sshd.identity_file.read_bytes())
+    identity.chmod(0o600)

@@ -40,6 +40,15 @@ GOOD = [
     (["$ false", "$ echo $?", "1"], "a failure that is told"),
     (["$ cd /; export A=7", "$ echo $A $PWD", "7 /"], "a shell that goes on"),
     (["$ echo made 1234abcd", "made 0000aaaa", "$ echo 0000aaaa", "0000aaaa"], "an id that is remembered"),
+    (
+        [
+            "$ echo 2026-01-01 10:00:01Z",
+            "2025-05-05 05:05:05Z",
+            "$ echo 2026-01-01 10:00:02Z",
+            "2025-05-05 05:05:05Z",
+        ],
+        "a receipt a second later",
+    ),
     (["$ cat <<'END'", "> one", "> END", "one"], "a command of several lines"),
     (["$ pwd", "/home/jane"], "a home of its own"),
 ]
@@ -53,6 +62,15 @@ BAD = [
     (["$ echo two; echo one", "one", "...", "two"], "does not print 'one'"),
     (["$ true", "one"], "does not print 'one'"),
     (["$ echo made 1234abcd", "made 0000aaaa", "$ echo 9999eeee", "0000aaaa"], "does not print"),
+    (
+        [
+            "$ echo 2026-01-01 10:00:01Z",
+            "2025-05-05 05:05:05Z",
+            "$ echo 2026-01-01 11:00:02Z",
+            "2025-05-05 05:05:05Z",
+        ],
+        "does not print",
+    ),
     (["$ nosuchcommand"], "ended with 127"),
 ]
 

@@ -169,6 +169,15 @@ def test_different_cutting_is_warned_about(source: Path, tmp_path: Path) -> None
     assert any(isinstance(event, Noticed) and "polynomials differ" in event.message for event in events)
 
 
+def test_snapshots_that_fastcdc_cut_are_copied_without_that_warning(tmp_path: Path) -> None:
+    handmade = Handmade(tmp_path / "source")
+    tree = handmade.tree(handmade.file("file", b"content"))
+    own = handmade.snapshot(tree, chunker="fastcdc")
+    events: list[Event] = []
+    run_copy(handmade.repository, create(tmp_path / "target"), [own], SystemClock(), events.append)
+    assert not any(isinstance(event, Noticed) for event in events)
+
+
 def test_a_repository_is_not_copied_into_itself(source: Path) -> None:
     with pytest.raises(UsageError, match="into itself"):
         copy(open_local(source), open_local(source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drctl.repository.chunker import MAX_CHUNK, MIN_CHUNK, Cutter, FastCdcCutter, split
@@ -41,8 +41,6 @@ SIZES = st.lists(st.integers(0, 5 * 2**20), max_size=6)
 @pytest.mark.parametrize("name", CUTTERS)
 @settings(max_examples=25, deadline=None)
 @given(length=LENGTHS, sizes=SIZES)
-@example(length=20 * 2**20, sizes=[9 * 2**20])
-@example(length=20 * 2**20, sizes=[3 * 2**20] * 6)
 def test_chunks_join_to_the_input_and_do_not_depend_on_the_parts(
     name: str, length: int, sizes: list[int]
 ) -> None:

