@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from drctl.errors import CorruptError
+from drctl.errors import AbsentError, CorruptError
 from drctl.ports import Clock
-from drctl.repository.lock import LockRecord
-from drctl.repository.repo import FileKind, Repository
+from drctl.repository.lock import LockRecord, decode_lock
+from drctl.repository.repo import FileKind, Repository, StoredId
 
 
 def stale_locks(repository: Repository, clock: Clock) -> tuple[list[LockRecord], list[LockRecord]]:
-    """The stale locks, and the living ones. CorruptError names a lock file that cannot be read."""
+    """The stale locks, and the living ones. A lock file that cannot be read (its writer's disk was
+    full, say) is an exclusive one of nobody known: stale when it is old enough."""
     files = repository.lock_files(clock)
     own = files.write(False)
     try:
-        records = files.read_all()
+        records = [
+            record for stored in repository.files(FileKind.LOCK) for record in _read(repository, stored)
+        ]
     finally:
         files.remove(own)
     storage_now = _time_of(own, records)
@@ -41,6 +44,20 @@ def remove_every_lock(repository: Repository) -> int:
     for identifier in identifiers:
         repository.remove(FileKind.LOCK, identifier)
     return len(identifiers)
+
+
+def _read(repository: Repository, stored: StoredId) -> list[LockRecord]:
+    """The lock in a file; none when it was released meanwhile."""
+    file = FileKind.LOCK.key(stored.id)
+    try:
+        return [
+            decode_lock(repository.load_json(FileKind.LOCK, stored.id), stored.id, stored.stored_at, file)
+        ]
+    except AbsentError:
+        return []
+    except CorruptError:
+        unknown = LockRecord(stored.id, stored.stored_at, True, "", "unreadable", 0, stored.stored_at)
+        return [unknown]
 
 
 def _time_of(own: bytes, records: list[LockRecord]) -> datetime:
