@@ -13,7 +13,7 @@ import click
 from drctl.cli.command import command, repository_option, yes_option
 from drctl.cli.session import Session
 from drctl.cli.table import Column, show_instant
-from drctl.errors import CorruptError, UsageError
+from drctl.errors import CorruptError
 
 if TYPE_CHECKING:
     from drctl.repository.repo import Repository
@@ -60,6 +60,7 @@ def add(session: Session, file: Path, generate: bool, repository: str | None) ->
     from drctl.cli.new_file import write_new_key
     from drctl.credentials import read_secret
     from drctl.domain.plan import SecretReference
+    from drctl.workflows.keys import add_key
 
     wiring = session.wiring()
     spec = wiring.repository_spec(repository)
@@ -68,7 +69,7 @@ def add(session: Session, file: Path, generate: bool, repository: str | None) ->
     key = (
         write_new_key(file.absolute()) if generate else read_secret(reference, session.environment, "new key")
     )
-    identifier = opened.add_key(key, session.clock)
+    identifier = add_key(opened, key, session.clock)
     fields = {"id": identifier.hex(), "repository": spec.name, "file": file}
     session.out.record("key", fields, f"added key {identifier.hex()[:8]}: {file} opens {spec.name} now")
 
@@ -81,36 +82,32 @@ def remove(session: Session, key: str, repository: str | None, yes: bool) -> Non
     """Remove KEY, named by the beginning of its id. The key in use cannot be removed.
 
     Whoever copied the repository together with that key can still read that copy."""
+    from drctl.workflows.keys import find_key, remove_key
+
     wiring = session.wiring()
     spec = wiring.repository_spec(repository)
     opened = wiring.repository(spec)
-    matches = [row for row in key_rows(opened) if str(row["id"]).startswith(key)]
-    if len(matches) != 1:
-        raise UsageError(f"{len(matches)} keys begin with {key!r}", hint="see: drctl repo key list")
-    (row,) = matches
-    act = f"remove key {row['short_id']} of {row['username']}@{row['hostname']} from {spec.name}"
-    session.confirm(act, str(row["short_id"]), yes=yes)
-    opened.remove_key(bytes.fromhex(str(row["id"])))
-    session.out.record("key", {"id": row["id"], "repository": spec.name, "removed": True}, f"done: {act}")
+    row = find_key(opened, key)
+    short_id = row.id.hex()[:8]
+    act = f"remove key {short_id} of {row.username}@{row.hostname} from {spec.name}"
+    session.confirm(act, short_id, yes=yes)
+    remove_key(opened, row.id)
+    fields = {"id": row.id.hex(), "repository": spec.name, "removed": True}
+    session.out.record("key", fields, f"done: {act}")
 
 
 def key_rows(repository: Repository) -> list[dict[str, object]]:
     """What the key files say about themselves."""
-    from drctl.repository.keys import decode_key_file
-    from drctl.repository.repo import FileKind
+    from drctl.workflows.keys import list_keys
 
-    rows = []
-    for stored in repository.files(FileKind.KEY):
-        name = FileKind.KEY.key(stored.id)
-        file = decode_key_file(repository.storage.load(name), name)
-        rows.append(
-            {
-                "id": stored.id.hex(),
-                "short_id": stored.id.hex()[:8],
-                "hostname": file.hostname,
-                "username": file.username,
-                "created": file.created,
-                "in_use": stored.id == repository.key_id,
-            }
-        )
-    return rows
+    return [
+        {
+            "id": row.id.hex(),
+            "short_id": row.id.hex()[:8],
+            "hostname": row.hostname,
+            "username": row.username,
+            "created": row.created or row.problem,
+            "in_use": row.in_use,
+        }
+        for row in list_keys(repository)
+    ]
