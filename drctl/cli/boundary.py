@@ -42,6 +42,7 @@ def run(root: click.Group, arguments: Sequence[str], environment: Mapping[str, s
         exc.show()
         return int(ExitCode.USAGE)
     except (KeyboardInterrupt, click.Abort):
+        _keep_own_exit_code()
         error: DrctlError = InterruptedRunError("interrupted")
     except click.ClickException as exc:
         # click stops at the first wrong word: the format may have been asked for behind it
@@ -55,6 +56,13 @@ def run(root: click.Group, arguments: Sequence[str], environment: Mapping[str, s
         error = _as_defect(exc, environment)
     out.error(error)
     return int(error.exit_code)
+
+
+def _keep_own_exit_code() -> None:
+    """CPython remembers an interrupt that passed through an exec() of a string (dataclasses do that while
+    they are imported), and at exit kills itself with SIGINT although it was handled. The next exec() of a
+    string clears that (Python/pythonrun.c, `unhandled_keyboard_interrupt`)."""
+    exec("", {})  # noqa: S102
 
 
 def _invoke(root: click.Group, arguments: Sequence[str], session: Session) -> ExitCode:

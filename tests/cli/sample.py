@@ -101,6 +101,12 @@ def waits(session: Session, file: Path) -> None:
 
 
 @command()
+def interrupted_while_importing(session: Session) -> None:
+    """What a signal in the middle of a dataclass's decorator amounts to."""
+    exec("raise KeyboardInterrupt", {})
+
+
+@command()
 @yes_option
 def destroys(session: Session, yes: bool) -> None:
     """Ask, then do."""
@@ -144,7 +150,7 @@ def sample_root() -> RootGroup:
     """A root group with the commands above, under `sample` (and `fails` at the top)."""
     names = (
         "fails", "breaks", "ends_early", "lists", "incomplete", "waits", "destroys", "works", "plan_file",
-        "prints_much", "says", "lists_problems",
+        "prints_much", "says", "lists_problems", "interrupted_while_importing",
     )  # fmt: skip
     rows = [Sample(name.replace("_", "-"), f"tests.cli.sample:{name}") for name in names]
     rows.append(Sample("nested deep", "tests.cli.sample:incomplete"))

@@ -216,3 +216,8 @@ def test_a_missing_plan_is_a_usage_error_that_says_where_it_was_sought(sample: R
     assert done.returncode == 2
     assert "drctl.yaml and /etc/drctl/drctl.yaml" in done.stderr
     assert sample("plan-file", "-p", "none.yaml", cwd=tmp_path).returncode == 2
+
+
+def test_an_interrupt_in_the_middle_of_an_import_ends_with_130_too(sample: Run) -> None:
+    done = sample("interrupted-while-importing")
+    assert (done.returncode, done.stderr) == (130, "drctl: error: interrupted\n")

@@ -1,4 +1,4 @@
-"""A disk that is really full, out of inodes or read-only: told in a line, nothing older lost (safety 3, 12)."""
+"""A disk that is full, out of inodes or read-only: told in a line, and older data stays (safety 3, 12)."""
 
 from __future__ import annotations
 

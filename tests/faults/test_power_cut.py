@@ -18,20 +18,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 def _rounds(rounds: int, seed: int, control: str) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="drctl-power-") as base:  # a disk: tmpfs would do as well
+        # the mounts end with the namespace, whatever happens
+        unshare = ["unshare", "-m", "--propagation", "private"]
         done = subprocess.run(
-            # the mounts end with the namespace, whatever happens
-            [
-                *(
-                    "unshare",
-                    "-m",
-                    "--propagation",
-                    "private",
-                    sys.executable,
-                    "-m",
-                    "tests.faults.power_cut",
-                ),
-                *(base, str(rounds), str(seed), control),
-            ],
+            [*unshare, sys.executable, "-m", "tests.faults.power_cut", base, str(rounds), str(seed), control],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

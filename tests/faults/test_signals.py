@@ -45,9 +45,7 @@ def _lasts(scene: Scene, flow: Flow) -> float:
     return time.monotonic() - began
 
 
-def _stop_at(
-    scene: Scene, flow: Flow, number: signal.Signals, after_s: float, whole_group: bool
-) -> Done | None:
+def _stop(scene: Scene, flow: Flow, number: signal.Signals, after_s: float, whole_group: bool) -> Done | None:
     """What became of it; None when it had ended before."""
     process = _start(scene, flow)
     with suppress(subprocess.TimeoutExpired):
@@ -78,7 +76,7 @@ def test_a_stopped_flow_ends_with_130_and_leaves_no_lock_no_process_and_no_half_
     for _ in range(_ROUNDS):
         scene.reset()
         flow.prepare(scene)
-        done = _stop_at(scene, flow, number, dice.uniform(0.3, 1.0) * whole_s, whole_group)
+        done = _stop(scene, flow, number, dice.uniform(0.3, 1.0) * whole_s, whole_group)
         if done is None:
             continue
         if done.code == ExitCode.OK:  # the signal came after the work
