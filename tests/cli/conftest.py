@@ -22,6 +22,11 @@ def environment(**extra: str) -> dict[str, str]:
     return {**keep, "PYTHONPATH": str(ROOT), "TERM": "xterm", **extra}
 
 
+# a test run in the background (nohup, `&`) hands ignored signals down, and what is ignored at the
+# start drctl rightly goes on ignoring
+DEFAULT_SIGNALS = ("env", "--default-signal=INT,TERM,HUP")
+
+
 def run_module(module: str, *arguments: str | Path, cwd: Path | None = None, **extra: str) -> Completed:
     """`python -m module arguments`; what is not UTF-8 comes back with surrogate escapes."""
     return subprocess.run(
@@ -32,7 +37,7 @@ def run_module(module: str, *arguments: str | Path, cwd: Path | None = None, **e
         text=True,
         errors="surrogateescape",
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=300,  # a machine may be busy; a hang is still found
         check=False,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Home, environment, json_lines
+from tests.cli.conftest import DEFAULT_SIGNALS, Home, environment, json_lines
 
 
 def test_a_first_backup_is_full_and_the_next_is_incremental(home: Home) -> None:
@@ -143,9 +143,13 @@ def _children(pid: int) -> list[str]:
 def test_a_stopped_backup_leaves_no_lock_worker_or_snapshot(home: Home, number: signal.Signals) -> None:
     for name in range(40):
         (home.tree / f"random{name}").write_bytes(os.urandom(4_000_000))
-    command = [sys.executable, "-m", "drctl", "-p", str(home.plan), "backup", "run", "--output", "json"]
+    program = [*DEFAULT_SIGNALS, sys.executable, "-m", "drctl", "-p", str(home.plan)]
     process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*program, "backup", "run", "--output", "json"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["message_type"] == "status"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ROOT, Completed, environment
+from tests.cli.conftest import DEFAULT_SIGNALS, ROOT, Completed, environment
 
 Run = Callable[..., Completed]
 
@@ -73,7 +73,7 @@ def test_what_a_command_returns_is_the_exit_code(sample: Run) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_clean_up_run_and_ends_with_130(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")],
+        [*DEFAULT_SIGNALS, sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")],
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -83,7 +83,7 @@ def test_a_signal_lets_clean_up_run_and_ends_with_130(number: signal.Signals, tm
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(number)
-    _, messages = process.communicate(timeout=20)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
     assert messages == "drctl: error: interrupted\n"
     assert (tmp_path / "done").read_text() == "cleaned up"
@@ -91,7 +91,7 @@ def test_a_signal_lets_clean_up_run_and_ends_with_130(number: signal.Signals, tm
 
 def test_a_probe_of_restic_whether_we_live_does_not_end_us(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")],
+        [*DEFAULT_SIGNALS, sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")],
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -104,7 +104,7 @@ def test_a_probe_of_restic_whether_we_live_does_not_end_us(tmp_path: Path) -> No
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.terminate()
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
     process.stdout.close()
 
 
@@ -112,8 +112,8 @@ def test_a_terminal_that_goes_away_ends_the_run_in_order(tmp_path: Path) -> None
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
-        argv = [sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")]
-        os.execve(sys.executable, argv, environment())
+        argv = [*DEFAULT_SIGNALS, sys.executable, "-m", "tests.cli.sample", "waits", str(tmp_path / "done")]
+        os.execvpe(argv[0], argv, environment())
     said = b""
     while b"waiting" not in said:
         said += os.read(terminal, 1000)
@@ -161,7 +161,7 @@ def test_a_person_at_a_terminal_must_type_the_name(typed: str, code: int) -> Non
     while b"Type 'web' to go on: " not in shown:
         shown += os.read(main_end, 1000)
     os.write(main_end, typed.encode() + b"\n")
-    data, _ = process.communicate(timeout=20)
+    data, _ = process.communicate(timeout=60)
     os.close(main_end)
     assert process.returncode == code
     assert data == ("deleted\n" if code == 0 else "")
