@@ -15,8 +15,8 @@ from random import Random
 from benchmarks.measure import measure
 from benchmarks.tools import Drctl
 from drctl.domain.secret import Secret
+from drctl.repository.opening import open_repository
 from drctl.repository.pack import BlobType, PackedBlob
-from drctl.repository.repo import open_repository
 from drctl.storage.local import LocalOptions, LocalStorage
 
 _BLOBS_A_PACK = 2_000

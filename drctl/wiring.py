@@ -85,7 +85,7 @@ class Wiring:
 
     def repository(self, spec: RepositorySpec) -> Repository:
         """Open a repository with the key that the plan names."""
-        from drctl.repository.repo import open_repository
+        from drctl.repository.opening import open_repository
 
         return open_repository(self.storage(spec), self.key(spec), compression=spec.compression)
 

@@ -12,9 +12,10 @@ from drctl.clock import SystemClock
 from drctl.domain.secret import Secret
 from drctl.repository.crypto import ScryptCost
 from drctl.repository.ids import hash_of
+from drctl.repository.opening import create_repository
 from drctl.repository.pack import BlobType, PackedBlob
 from drctl.repository.packer import FinishedPack, Packer
-from drctl.repository.repo import FileKind, Repository, create_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.repository.snapshot import Snapshot
 from drctl.storage.local import LocalOptions, LocalStorage
 

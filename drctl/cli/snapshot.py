@@ -50,7 +50,7 @@ def hold(
 
     The snapshot gets a new id; it is found by the one it had before as well."""
     from drctl.domain.snapshot_facts import Hold
-    from drctl.repository.repo import username
+    from drctl.repository.keys import username
     from drctl.workflows import hold as holding
 
     wiring = session.wiring()

@@ -7,7 +7,9 @@ Invariant: a password or key never appears in a message; a key file is bounded b
 from __future__ import annotations
 
 import base64
+import getpass
 import os
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +17,10 @@ import orjson
 
 from drctl.domain.secret import Secret
 from drctl.errors import CorruptError, UsageError
+from drctl.ports import Clock, Storage
 from drctl.repository.crypto import OVERHEAD, ScryptCost, Sealer, SealingKey, derive_key
 from drctl.repository.fields import UINT32, brief, mapping, number, optional_text, text
+from drctl.repository.ids import hash_of
 from drctl.repository.snapshot import time_text
 
 MAX_KEY_FILE = 64 * 2**10
@@ -100,3 +104,21 @@ def encode_key_file(
             "data": base64.b64encode(b"".join(sealer.seal(orjson.dumps(master.to_json())))).decode(),
         }
     )
+
+
+def store_key(
+    storage: Storage, master: SealingKey, password: Secret, clock: Clock, cost: ScryptCost
+) -> bytes:
+    """Store a new key file; returns its id."""
+    data = encode_key_file(master, password, cost, clock.now(), username(), socket.gethostname())
+    identifier = hash_of(data)
+    storage.save(f"keys/{identifier.hex()}", [data])
+    return identifier
+
+
+def username() -> str:
+    """Who runs this, for records; the number when it has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

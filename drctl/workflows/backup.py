@@ -26,7 +26,8 @@ from drctl.repository.fingerprints import (
     decode_fingerprints,
     encode_fingerprints,
 )
-from drctl.repository.repo import Repository, username
+from drctl.repository.keys import username
+from drctl.repository.repo import Repository
 from drctl.repository.seen import SeenBlobs
 from drctl.repository.snapshot import Snapshot, Summary
 

@@ -10,7 +10,8 @@ from drctl.domain.plan import RepositorySpec
 from drctl.domain.secret import Secret
 from drctl.errors import RefusedError
 from drctl.ports import Clock, Storage
-from drctl.repository.repo import Repository, create_repository
+from drctl.repository.opening import create_repository
+from drctl.repository.repo import Repository
 
 
 def initialise(storage: Storage, key: Secret, spec: RepositorySpec, clock: Clock) -> Repository:

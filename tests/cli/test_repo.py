@@ -13,7 +13,7 @@ HOLD_A_LOCK = """
 import sys, time
 from drctl.clock import SystemClock
 from drctl.domain.secret import Secret
-from drctl.repository.repo import open_repository
+from drctl.repository.opening import open_repository
 from drctl.storage.local import LocalOptions, LocalStorage
 key = Secret(open(sys.argv[2]).read().strip())
 repository = open_repository(LocalStorage(LocalOptions(sys.argv[1])), key)

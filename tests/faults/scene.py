@@ -20,7 +20,8 @@ from drctl.clock import SystemClock
 from drctl.domain.events import ignore
 from drctl.domain.secret import Secret
 from drctl.repository.crypto import ScryptCost
-from drctl.repository.repo import FileKind, Repository, create_repository, open_repository
+from drctl.repository.opening import create_repository, open_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.repository.snapshot import Snapshot
 from drctl.sources.files import FilesOptions, FilesSource
 from drctl.storage.local import LocalOptions, LocalStorage

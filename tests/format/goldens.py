@@ -10,7 +10,8 @@ from pathlib import Path
 
 from drctl.domain.plan import Compression
 from drctl.domain.secret import Secret
-from drctl.repository.repo import FileKind, Repository, open_repository
+from drctl.repository.opening import open_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.storage.local import LocalOptions, LocalStorage
 
 FOLDER = Path(__file__).parent / "golden"

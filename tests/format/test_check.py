@@ -315,7 +315,7 @@ def test_every_damage_is_reported_not_only_the_first(tmp_path: Path) -> None:
 def test_a_damaged_config_is_named_before_anything_else_is_read(tmp_path: Path) -> None:
     directory = unpack(NEWEST, tmp_path)
     flip(directory / "config", 50)
-    from drctl.repository.repo import open_repository
+    from drctl.repository.opening import open_repository
     from tests.format.goldens import PASSWORD
 
     with pytest.raises(CorruptError, match=r"^config: "):

@@ -20,8 +20,9 @@ from drctl.repository.ids import hash_of
 from drctl.repository.index import BlobTable, decode_index
 from drctl.repository.keys import decode_key_file
 from drctl.repository.lock import decode_lock
+from drctl.repository.opening import open_repository
 from drctl.repository.pack import BlobType, decode_header, encode_header, open_header, sealed_header_length
-from drctl.repository.repo import FileKind, Repository, open_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.repository.snapshot import decode_snapshot
 from drctl.repository.tree import decode_tree, parse_time_ns, unquote_name
 from drctl.storage.local import LocalOptions, LocalStorage

@@ -13,7 +13,8 @@ from drctl.clock import SystemClock
 from drctl.domain.secret import Secret
 from drctl.errors import LockedError
 from drctl.repository.crypto import ScryptCost
-from drctl.repository.repo import FileKind, Repository, create_repository
+from drctl.repository.opening import create_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.unlock import remove_locks, stale_locks
 from tests.format.stock_restic import PASSWORD, Restic

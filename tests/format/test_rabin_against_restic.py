@@ -8,8 +8,9 @@ from pathlib import Path
 from drctl.domain.secret import Secret
 from drctl.repository.chunker import MAX_CHUNK, MIN_CHUNK, split
 from drctl.repository.ids import hash_of
+from drctl.repository.opening import open_repository
 from drctl.repository.rabin import RabinCutter
-from drctl.repository.repo import Repository, open_repository
+from drctl.repository.repo import Repository
 from drctl.repository.tree import Node, decode_tree
 from drctl.storage.local import LocalOptions, LocalStorage
 from tests.format.stock_restic import PASSWORD, Restic

@@ -14,7 +14,8 @@ from drctl.domain.secret import Secret
 from drctl.errors import ExitCode
 from drctl.repository.extract import RestoreOptions
 from drctl.repository.extract_target import Existing
-from drctl.repository.repo import Repository, open_repository
+from drctl.repository.opening import open_repository
+from drctl.repository.repo import Repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.restore import RestoreReport, RestoreRequest, run_restore
 from tests.compare import differences

@@ -16,8 +16,9 @@ import pytest
 from drctl.domain.secret import Secret
 from drctl.ports import Entry
 from drctl.repository.ids import hash_of, parse_id
+from drctl.repository.opening import open_repository
 from drctl.repository.pack import BlobType
-from drctl.repository.repo import Repository, open_repository
+from drctl.repository.repo import Repository
 from drctl.repository.tree import Node, decode_tree, go_mode, join_tree, quote_name, render_node
 from drctl.storage.local import LocalOptions, LocalStorage
 from tests.format.nasty_tree import NAMES, make_nasty_tree

@@ -13,7 +13,8 @@ from drctl.domain.plan import Chunker
 from drctl.domain.secret import Secret
 from drctl.ports import Clock, Source, Storage
 from drctl.repository.crypto import ScryptCost
-from drctl.repository.repo import Repository, create_repository, open_repository
+from drctl.repository.opening import create_repository, open_repository
+from drctl.repository.repo import Repository
 from drctl.sources.files import FilesOptions, FilesSource
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.backup import BackupReport, BackupRequest, run_backup

@@ -14,7 +14,8 @@ from drctl.domain.plan import Retention
 from drctl.domain.secret import Secret
 from drctl.ports import Storage
 from drctl.repository.crypto import ScryptCost
-from drctl.repository.repo import Repository, create_repository
+from drctl.repository.opening import create_repository
+from drctl.repository.repo import Repository
 from drctl.repository.snapshot import Snapshot
 from drctl.sources.files import FilesOptions, FilesSource
 from drctl.storage.local import LocalOptions, LocalStorage

@@ -25,8 +25,9 @@ from drctl.errors import (
     UsageError,
 )
 from drctl.repository.copy import plan_copy
+from drctl.repository.opening import create_repository
 from drctl.repository.pack import BlobType
-from drctl.repository.repo import FileKind, Repository, create_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.replicate import CopyReport, run_copy
 from tests import restic

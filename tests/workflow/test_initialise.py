@@ -10,7 +10,7 @@ from drctl.clock import SystemClock
 from drctl.domain.plan import RepositorySpec, SecretReference, StorageSpec
 from drctl.domain.secret import Secret
 from drctl.errors import NoRepositoryError, RefusedError
-from drctl.repository.repo import open_repository
+from drctl.repository.opening import open_repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.initialise import initialise
 

@@ -9,7 +9,8 @@ import pytest
 from drctl.clock import SystemClock
 from drctl.domain.secret import Secret
 from drctl.errors import RefusedError, UsageError, WrongKeyError
-from drctl.repository.repo import FileKind, Repository, create_repository, open_repository
+from drctl.repository.opening import create_repository, open_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.keys import add_key, find_key, list_keys, remove_key
 from tests import restic

@@ -11,8 +11,9 @@ from pathlib import Path
 from drctl.clock import SystemClock
 from drctl.domain.events import ignore
 from drctl.repository.check import check_repository
+from drctl.repository.opening import open_repository
 from drctl.repository.prune import PrunePlan, UnusedLimit
-from drctl.repository.repo import FileKind, Repository, open_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.repository.sample import Everything
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.prune import PruneReport, run_prune

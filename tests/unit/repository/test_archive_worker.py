@@ -14,8 +14,8 @@ from drctl.repository.archive_job import Job, Task, cutter_factory
 from drctl.repository.archive_worker import TreeWorker
 from drctl.repository.crypto import ScryptCost
 from drctl.repository.fingerprints import Fingerprints
+from drctl.repository.opening import create_repository
 from drctl.repository.packer import Packer
-from drctl.repository.repo import create_repository
 from drctl.repository.seen import SeenBlobs
 from drctl.sources.files import FilesOptions, FilesSource
 from drctl.storage.local import LocalOptions, LocalStorage

@@ -12,8 +12,9 @@ from drctl.errors import DrctlError
 from drctl.repository.crypto import ScryptCost
 from drctl.repository.index import index_fragment
 from drctl.repository.index_writer import IndexWriter
+from drctl.repository.opening import create_repository
 from drctl.repository.pack import BlobType, PackedBlob
-from drctl.repository.repo import Repository, create_repository
+from drctl.repository.repo import Repository
 from drctl.repository.uploads import StoredPack
 from drctl.testing.memory_storage import MemoryStorage
 

@@ -20,7 +20,8 @@ from drctl.errors import CorruptError, DrctlError, LockedError, StorageError, Un
 from drctl.repository.crypto import ScryptCost
 from drctl.repository.lock import REFRESH_EVERY, STALE_AFTER, HeldLock, LockRecord, decode_lock
 from drctl.repository.lock_owner import has_ended, mark_of_this_process
-from drctl.repository.repo import FileKind, Repository, create_repository
+from drctl.repository.opening import create_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.testing.fake_clock import FakeClock
 from drctl.testing.memory_storage import MemoryStorage
@@ -430,7 +431,7 @@ import sys, time
 from drctl.clock import SystemClock
 from drctl.domain.secret import Secret
 from drctl.errors import LockedError
-from drctl.repository.repo import open_repository
+from drctl.repository.opening import open_repository
 from drctl.storage.local import LocalOptions, LocalStorage
 repository = open_repository(LocalStorage(LocalOptions(sys.argv[1])), Secret("k"))
 print("ready", flush=True)

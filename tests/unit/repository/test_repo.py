@@ -23,9 +23,10 @@ from drctl.errors import (
 )
 from drctl.repository.crypto import OVERHEAD, ScryptCost, Sealer, SealingKey
 from drctl.repository.ids import hash_of
+from drctl.repository.opening import create_repository, open_repository
 from drctl.repository.pack import BlobType, PackedBlob
 from drctl.repository.packer import FinishedPack, Packer
-from drctl.repository.repo import FileKind, Repository, create_repository, open_repository
+from drctl.repository.repo import FileKind, Repository
 from drctl.repository.snapshot import Snapshot
 from drctl.testing.fake_clock import FakeClock
 from drctl.testing.memory_storage import MemoryStorage
