@@ -153,7 +153,8 @@ def _forget(session: Session, target: _Target, overrides: dict[BrakeName, str], 
     from drctl.workflows.forget import apply_forget, refuse_braked
 
     judgement = target.plan.judgement
-    session.out.table("verdict", COLUMNS, target.rows(judgement.going))
+    if judgement.going:  # a timer would mail an empty table every night
+        session.out.table("verdict", COLUMNS, target.rows(judgement.going))
     refuse_braked(judgement, overrides)
     if not judgement.going:
         return 0
