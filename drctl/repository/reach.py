@@ -76,7 +76,7 @@ class Walk:
 W = TypeVar("W", bound=Walk)
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A task's result: trees met for the first time, and what is wrong."""
 
     subtrees: array[int]
@@ -180,26 +180,39 @@ def stretches(
         yield group
 
 
-def _visit(walk: Walk, positions: array[int]) -> _Seen:
+def _visit(walk: Walk, positions: array[int]) -> Seen:
+    return visit_trees(walk, positions, lambda blob, nodes: None)
+
+
+def visit_trees(walk: Walk, positions: array[int], meet: Callable[[PackedBlob, list[Links]], None]) -> Seen:
+    """Mark what some trees of one pack need; `meet` is told of each tree that can be read."""
     places = [walk.table.at(position) for position in positions]
-    seen = _Seen(array("I"), [])
+    seen = Seen(array("I"), [])
     if places:
         pack = places[0][0]
         for blob, plain in read_blobs(walk.repository, pack, [blob for _, blob in places]):
             file = FileKind.PACK.key(pack)
             if isinstance(plain, bytes):
-                _visit_tree(walk, file, blob, plain, seen)
+                _visit_tree(walk, file, blob, plain, seen, meet)
             else:
                 seen.findings.append(damage_from(file, plain))
     return seen
 
 
-def _visit_tree(walk: Walk, file: str, blob: PackedBlob, plain: bytes, seen: _Seen) -> None:
+def _visit_tree(
+    walk: Walk,
+    file: str,
+    blob: PackedBlob,
+    plain: bytes,
+    seen: Seen,
+    meet: Callable[[PackedBlob, list[Links]], None],
+) -> None:
     try:
         nodes = decode_links(plain, f"{file}: tree {short(blob.id)}")
     except CorruptError as exc:
         seen.findings.append(damage_from(file, exc))
         return
+    meet(blob, nodes)
     for node in nodes:
         problem = _follow(walk, node, seen)
         if problem:
@@ -207,7 +220,7 @@ def _visit_tree(walk: Walk, file: str, blob: PackedBlob, plain: bytes, seen: _Se
             seen.findings.append(damage(file, what, HINT_REPAIR))
 
 
-def _follow(walk: Walk, node: Links, seen: _Seen) -> str | None:
+def _follow(walk: Walk, node: Links, seen: Seen) -> str | None:
     """Mark what one node needs; what is wrong with it."""
     missing = []
     for identifier in node.content:

@@ -1,6 +1,7 @@
 """What a repository holds and what it takes: counts and bytes, by kind of file and of blob.
 
-Invariant: nothing but listings, snapshots and the index is read, one index file at a time.
+Invariant: counting reads nothing but listings, snapshots and the index, one index file at a time;
+what each snapshot restores to takes the trees, too.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from drctl.ports import Clock
 from drctl.repository.pack import BlobType
 from drctl.repository.repo import FileKind, Repository
+from drctl.repository.stats import ContentStats, survey_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,10 @@ def survey_stats(repository: Repository) -> RepositoryStats:
 def _amount(repository: Repository, kind: FileKind) -> Amount:
     sizes = [stored.size for stored in repository.files(kind)]
     return Amount(len(sizes), sum(sizes))
+
+
+def run_content_stats(repository: Repository, clock: Clock) -> ContentStats:
+    """Read all trees under a shared lock: what each snapshot restores to, and what nothing needs."""
+    with repository.take_lock(clock) as lock:
+        lock.confirm(keep_fresh=False)  # the workers are forked first
+        return survey_content(repository, lock.keep_fresh)
