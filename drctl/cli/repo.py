@@ -18,6 +18,7 @@ from drctl.errors import ExitCode
 
 if TYPE_CHECKING:
     from drctl.repository.lock import LockRecord
+    from drctl.repository.repo import Repository
 
 LOCK_COLUMNS = (
     Column("hostname", "Host"),
@@ -28,6 +29,11 @@ LOCK_COLUMNS = (
     Column("state", "State"),
 )
 
+SIZE_COLUMNS = (
+    Column("short_id", "Snapshot"),
+    Column("time", "Time"),
+    Column("restore_bytes", "Restores to", show_size, right=True),
+)
 AMOUNT_COLUMNS = (
     Column("what", "What"),
     Column("count", "Count", right=True),
@@ -170,15 +176,24 @@ def verify_storage(session: Session, name: str | None) -> ExitCode:
     return ExitCode.VERIFICATION_FAILED if failed else ExitCode.OK
 
 
-@command(examples=(("drctl repo stats", "what it holds, and what it takes"),))
+@command(
+    examples=(
+        ("drctl repo stats", "what it holds, and what it takes"),
+        ("drctl repo stats --content", "and what each snapshot restores to, and what nothing needs"),
+    )
+)
 @name_argument
-def stats(session: Session, name: str | None) -> None:
+@click.option("--content", is_flag=True, help="Read all trees, too: restore sizes, ratios, unused bytes.")
+def stats(session: Session, name: str | None, content: bool) -> None:
     """Show what repository NAME holds and what it takes."""
     from drctl.workflows.stats import survey_stats
 
     wiring = session.wiring()
     spec = wiring.repository_spec(name)
-    found = survey_stats(wiring.repository(spec))
+    repository = wiring.repository(spec)
+    found = survey_stats(repository)
+    if content:
+        _show_content(session, spec.name, repository)
     rows = [
         {"what": kind.name.lower(), "count": amount.count, "bytes": amount.bytes}
         for kind, amount in (*found.files.items(), *found.blobs.items())
@@ -194,6 +209,37 @@ def stats(session: Session, name: str | None) -> None:
     whole = "?" if found.backed_up_bytes is None else show_size(found.backed_up_bytes)
     sizes = f"{show_size(found.plain_bytes)} of it different, stored in {show_size(found.stored_bytes)}"
     session.out.summary(fields, f"{spec.name}: {found.snapshots:,} snapshots of {whole} together, {sizes}")
+
+
+def _show_content(session: Session, name: str, repository: Repository) -> None:
+    from drctl.workflows.stats import run_content_stats
+
+    found = run_content_stats(repository, session.clock)
+    rows = [
+        {
+            "short_id": (snapshot.id or b"").hex()[:8],
+            "id": (snapshot.id or b"").hex(),
+            "time": snapshot.time,
+            "restore_bytes": size,
+        }
+        for snapshot, size in found.restore_bytes
+    ]
+    session.out.table("snapshot_size", SIZE_COLUMNS, rows)
+    fields = {
+        "repository": name,
+        "needed_bytes": found.needed_stored,
+        "unused_bytes": found.unused_stored,
+        "duplicates": found.duplicates,
+        "compression_ratio": found.compression_ratio,
+        "dedup_ratio": found.dedup_ratio,
+    }
+    ratios = " and ".join(
+        f"{word} saves {ratio:.1f}x"
+        for word, ratio in (("dedup", found.dedup_ratio), ("compression", found.compression_ratio))
+        if ratio is not None
+    )
+    unused = f"{show_size(found.unused_stored)} that no snapshot needs"
+    session.out.record("content", fields, f"{name}: {', '.join(filter(None, (ratios, unused)))}")
 
 
 def _lock_row(lock: LockRecord, state: str) -> dict[str, object]:

@@ -189,3 +189,13 @@ def test_stats_count_what_lies_in_the_storage(home: Home) -> None:
     assert amounts["pack"]["bytes"] == sum(pack.stat().st_size for pack in packs)
     assert amounts["snapshot"]["count"] == lines[-1]["snapshots"] == 1
     assert lines[-1]["backed_up_bytes"] == 10246
+
+
+def test_stats_tell_what_each_snapshot_restores_to(home: Home) -> None:
+    home.run("backup", "run")
+    lines = home.lines("repo", "stats", "--content")
+    sizes = [line for line in lines if line["message_type"] == "snapshot_size"]
+    content = next(line for line in lines if line["message_type"] == "content")
+    assert [line["restore_bytes"] for line in sizes] == [lines[-1]["backed_up_bytes"]]
+    assert (content["unused_bytes"], content["duplicates"]) == (0, 0)
+    assert "that no snapshot needs" in home.run("repo", "stats", "--content").stdout
