@@ -7,8 +7,6 @@ line and perhaps a hint, and a signal lets clean-up run before the process ends 
 from __future__ import annotations
 
 import os
-import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 
 import click
@@ -94,10 +92,15 @@ def _asks_for_json(arguments: Sequence[str], environment: Mapping[str, str]) -> 
 
 def _show_traceback_if_debugging(environment: Mapping[str, str]) -> None:
     if environment.get("DRCTL_DEBUG"):
+        import traceback
+
         traceback.print_exc()
 
 
 def _as_defect(exc: Exception, environment: Mapping[str, str]) -> DrctlError:
+    import tempfile  # with 8 ms a seventh of what --help takes
+    import traceback
+
     first_line = (str(exc).splitlines() or [""])[0]
     message = f"this is a defect in drctl: {type(exc).__name__}: {first_line}"
     if environment.get("DRCTL_DEBUG"):

@@ -26,7 +26,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from io import TextIOWrapper
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from drctl.cli.escaping import inert
@@ -206,6 +205,8 @@ class Output:
             self._write(self.stderr, f"{self._paint('hint:', '36')} {inert(hint)}")
 
     def _render(self, columns: Sequence[Column], rows: Sequence[Mapping[str, object]]) -> list[str]:
+        from shutil import get_terminal_size
+
         from drctl.cli.table import render
 
         terminal = self.stdout.isatty()
