@@ -115,9 +115,9 @@ def _compare(options: argparse.Namespace, work: Path) -> dict[str, object]:
 def _growth(scale: float, work: Path) -> dict[str, object]:
     work.mkdir(parents=True, exist_ok=True)
     _say("growth: by blobs")
-    blobs = by_blobs(work, [round(step * scale) for step in (0, 500_000, 1_000_000, 2_000_000)])
+    blobs = by_blobs(work, [round(step * scale) for step in (500_000, 1_000_000, 2_000_000)])
     _say("growth: by file size")
-    sizes = by_file_size(work, [round(step * scale) * 2**20 for step in (100, 400, 1600)])
+    sizes = by_file_size(work, [round(step * scale) * 2**20 for step in (200, 800, 3200)])
     growth: dict[str, object] = {"repository": blobs, "file": sizes}
     print(json.dumps(growth, indent=1))
     return growth

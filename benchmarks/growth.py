@@ -1,7 +1,8 @@
 """How memory grows: with the number of blobs in the repository, and with the size of a file.
 
 Invariant: only one thing grows from one step to the next; the slope between the first and the last
-step is what is reported, so that what a program needs in any case does not count.
+step is what is reported, so that what a program needs in any case does not count. The first step is
+large enough for that: an index of many full files, a file of many chunks.
 """
 
 from __future__ import annotations
