@@ -46,6 +46,8 @@ run backup list
 
 step "6. What retention would delete, and why"
 run retention plan
+printf '%s\n' "Nothing yet: both are minutes old. In 40 days, if no backup came in between:"
+run retention plan --at "$(date -d '+40 days' +%F)"
 
 step "7. Everything is read back and checked"
 run repo check --read-data

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
 from drctl.cli.command import command, repository_option, yes_option
+from drctl.cli.instant import read_instant
 from drctl.cli.session import Session
 from drctl.cli.snapshot_view import short_id
 from drctl.cli.table import show_instant
@@ -151,18 +150,6 @@ def _request(wanted: Wanted, wiring: Wiring) -> RestoreRequest:
         verify=wanted.verify,
         take_lock=not wanted.no_lock,
     )
-
-
-def read_instant(text: str, time_zone: str) -> datetime:
-    """An ISO 8601 instant; without an offset it is one of `time_zone`. Without a fraction it means all of
-    its second: lists show times without one, and what they show must find its snapshot again."""
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise UsageError(f"not a time: {text!r}", hint='write for example "2026-11-21 18:00"') from exc
-    if not instant.microsecond:
-        instant = instant.replace(microsecond=999_999)
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=ZoneInfo(time_zone))
 
 
 def _show_preview(session: Session, preview: RestorePreview, request: RestoreRequest) -> None:

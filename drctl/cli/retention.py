@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from drctl.cli.command import command, repository_option, yes_option
+from drctl.cli.instant import read_instant
 from drctl.cli.session import Session
 from drctl.cli.table import Column
 from drctl.errors import DrctlError, ExitCode, UsageError
@@ -54,17 +56,21 @@ class _Target:
 @command(
     examples=(
         ("drctl retention plan", "every service: what stays, what would go, and why"),
+        ("drctl retention plan --at 2027-01-31", "what would go then, if nothing came in between"),
         ("drctl retention plan shop --output json", "one object per snapshot, for programs"),
     )
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @repository_option
-def plan(session: Session, services: Sequence[str], repository: str | None) -> None:
+@click.option("--at", metavar="TIME", help="As of TIME, in the plan's time zone.  [default: now]")
+def plan(session: Session, services: Sequence[str], repository: str | None, at: str | None) -> None:
     """Show which snapshots of SERVICEs (or of all) are kept or not, why, and since when they are due.
 
     Changes nothing. What would stop `retention apply` is shown as a warning."""
+    wiring = session.wiring()
+    now = wiring.clock.now() if at is None else read_instant(at, wiring.plan.time_zone)
     kept = going = brakes = 0
-    for target in _judged(session.wiring(), services, repository):
+    for target in _judged(wiring, services, repository, now):
         judgement = target.plan.judgement
         session.out.table("verdict", COLUMNS, target.rows(judgement.verdicts))
         _show_brakes(session, target)
@@ -106,7 +112,7 @@ def apply(
     named = _overrides(overrides)
     codes: list[ExitCode] = []
     forgotten = 0
-    for target in _judged(session.wiring(), services, repository):
+    for target in _judged(session.wiring(), services, repository, session.clock.now()):
         try:
             forgotten += _forget(session, target, named, yes=yes)
         except DrctlError as exc:
@@ -116,7 +122,9 @@ def apply(
     return codes[0] if codes else ExitCode.OK
 
 
-def _judged(wiring: Wiring, services: Sequence[str], repository: str | None) -> Iterator[_Target]:
+def _judged(
+    wiring: Wiring, services: Sequence[str], repository: str | None, now: datetime
+) -> Iterator[_Target]:
     from drctl.domain.retention import Group
     from drctl.workflows.forget import ForgetRequest, plan_forget
 
@@ -128,7 +136,7 @@ def _judged(wiring: Wiring, services: Sequence[str], repository: str | None) -> 
             wiring.plan.time_zone,
             tuple(Group(service.name, source.name, source.host) for source in service.sources.values()),
         )
-        judged = plan_forget(opened, request, wiring.clock.now())
+        judged = plan_forget(opened, request, now)
         yield _Target(service.name, name, opened, judged)
 
 

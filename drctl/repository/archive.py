@@ -219,7 +219,8 @@ def plant_roots(
                 entries = list(directory.entries)
                 problems += [Problem(root, Trouble.UNREADABLE, reason) for _, reason in directory.unreadable]
         except OSError as exc:
-            problems.append(problem_of(root, exc))
+            # a path that the plan names and that is not there is missing, not just gone meanwhile
+            problems.append(Problem(root, Trouble.UNREADABLE, problem_of(root, exc).reason))
             continue
         if entries:
             planted += 1

@@ -172,6 +172,7 @@ def choose_snapshot(repository: Repository, request: RestoreRequest, emit: Emit)
         ours = [snapshot for snapshot in ours if snapshot.time <= request.choice]
     if not ours:
         raise UsageError(f"no snapshot{_of_what(request)}", hint="drctl backup list shows them")
+    _refuse_a_guess(ours)
     complete = [snapshot for snapshot in ours if snapshot.is_complete]
     newest = max(complete or ours, key=lambda snapshot: snapshot.time)
     newer = sum(snapshot.time > newest.time for snapshot in ours)
@@ -183,6 +184,18 @@ def choose_snapshot(repository: Repository, request: RestoreRequest, emit: Emit)
             )
         )
     return _warned(newest, emit)
+
+
+def _refuse_a_guess(snapshots: list[Snapshot]) -> None:
+    """The newest of several sources is whichever happened to run last: not what anybody means."""
+    sources = sorted(
+        {f"{one.service or one.hostname}/{one.source or ' '.join(one.paths)}" for one in snapshots}
+    )
+    if len(sources) > 1:
+        raise UsageError(
+            f"the newest snapshot of which? there are {', '.join(sources)}",
+            hint="name one with --service and --source, or give the beginning of a snapshot's id",
+        )
 
 
 def _warned(snapshot: Snapshot, emit: Emit) -> Snapshot:

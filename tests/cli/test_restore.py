@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drctl.cli.restore import read_instant
+from drctl.cli.instant import read_instant
 from drctl.errors import UsageError
 from tests.cli.conftest import Home, json_lines
 

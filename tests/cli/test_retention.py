@@ -73,6 +73,16 @@ def test_the_plan_shows_what_is_kept_or_not_why_and_since_when(shop: Shop) -> No
     assert len(listed(shop.repository)) == 7
 
 
+def test_the_plan_can_be_asked_what_goes_at_another_time(shop: Shop) -> None:
+    assert shop.run("backup", "run").returncode == 0
+    now = shop.run("retention", "plan")
+    later = shop.run("retention", "plan", "--at", "2100-01-01")
+    assert "2 kept, 0 to go" in now.stdout
+    assert "1 kept, 1 to go" in later.stdout
+    assert len(shop.lines("backup", "list")) == 3  # both, and the summary: nothing was deleted
+    assert shop.run("retention", "plan", "--at", "soon").returncode == 2
+
+
 def test_the_plan_as_json_has_one_object_per_snapshot(shop: Shop) -> None:
     (old,) = shop.age(90)
     *verdicts, summary = shop.lines("retention", "plan")

@@ -222,8 +222,9 @@ def test_a_root_that_is_missing_is_listed_and_the_others_are_stored(place: Place
     report = place.back_up(source)
     assert report.exit_code is ExitCode.INCOMPLETE
     assert [(problem.path, problem.trouble) for problem in report.problems] == [
-        (b"/nowhere/at/all", Trouble.VANISHED)
+        (b"/nowhere/at/all", Trouble.UNREADABLE)
     ]
+    assert not report.snapshot.is_complete
     assert report.counts.files_new == 40
 
 

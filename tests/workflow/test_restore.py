@@ -70,12 +70,12 @@ def history(made: Handmade) -> dict[str, Snapshot]:
 @pytest.mark.parametrize(
     ("choice", "service", "expected"),
     [
-        (Newest.LATEST, None, "other"),
+        (Newest.LATEST, "mail", "other"),
         (Newest.LATEST, "shop", "second"),
         (NOON + timedelta(hours=9), "shop", "second"),
         (NOON + timedelta(minutes=59), "shop", "first"),
         (NOON, "shop", "first"),
-        (NOON + timedelta(hours=3), None, "other"),
+        (NOON, None, "first"),
     ],
 )
 def test_the_newest_complete_snapshot_at_or_before_a_time_is_chosen(
@@ -99,6 +99,15 @@ def test_no_such_snapshot_is_a_usage_error(
 ) -> None:
     with pytest.raises(UsageError, match="no snapshot"):
         choose_snapshot(made.repository, request_, ignore)
+
+
+@pytest.mark.parametrize("choice", [Newest.LATEST, NOON + timedelta(hours=3)])
+def test_the_newest_of_several_sources_is_not_guessed(
+    made: Handmade, history: dict[str, Snapshot], choice: Newest | datetime
+) -> None:
+    assert len(history) == 4
+    with pytest.raises(UsageError, match="there are mail/files, shop/files"):
+        choose_snapshot(made.repository, RestoreRequest("/x", choice), ignore)
 
 
 def test_passing_over_a_partial_snapshot_is_told(made: Handmade, history: dict[str, Snapshot]) -> None:
