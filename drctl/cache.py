@@ -33,7 +33,7 @@ class LocalCache:
         """See `ports.Cache.save`."""
         path = self._path(name)
         with suppress(OSError):  # read-only home, full disk: the next run takes longer
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            _make_private(self._folder)
             descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new-")
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -47,6 +47,14 @@ class LocalCache:
         if not _NAME.fullmatch(name):
             raise ValueError(f"not a cache name: {name!r}")
         return os.path.join(self._folder, name)
+
+
+def _make_private(folder: str) -> None:
+    # not os.makedirs: what it makes above the last one is open to whom the umask says
+    if folder and not os.path.isdir(folder):
+        _make_private(os.path.dirname(folder))
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
 
 
 def cache_folder(environment: Mapping[str, str]) -> str:

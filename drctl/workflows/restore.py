@@ -130,7 +130,7 @@ def preview_restore(
     repository: Repository, request: RestoreRequest, clock: Clock, emit: Emit
 ) -> RestorePreview:
     """The dry run. Errors as of `run_restore`, but for those of writing."""
-    with _locked(repository, request, clock):
+    with _locked(repository, request, clock), _target_errors_told(request):
         snapshot = choose_snapshot(repository, request, emit)
         return RestorePreview(snapshot, _plan(repository, request, snapshot, emit))
 
@@ -142,7 +142,7 @@ def run_restore(
     (no such snapshot or path), RefusedError (the target is not empty), LockedError, CorruptError
     (the snapshot itself), DrctlError (the target takes no more); single files are in the report."""
     started, begun = clock.now(), clock.monotonic()
-    with _locked(repository, request, clock) as lock:
+    with _locked(repository, request, clock) as lock, _target_errors_told(request):
         snapshot = choose_snapshot(repository, request, emit)
         plan = _plan(repository, request, snapshot, emit)
         lock.confirm(keep_fresh=False)  # the workers are forked first
@@ -260,6 +260,20 @@ def _news(seen: tuple[Failure, ...], told: tuple[Failure, ...]) -> tuple[Failure
         return bool(path)
 
     return tuple(failure for failure in seen if not is_known(failure.path))
+
+
+@contextmanager
+def _target_errors_told(request: RestoreRequest) -> Iterator[None]:
+    """What the system says outside of single files, whose errors are in the report, is about the target:
+    storages translate their own."""
+    try:
+        yield
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise DrctlError(
+            f"cannot restore into {request.target!r}: {reason}",
+            hint="what was restored stays; mend the target's disk, then go on with --delta",
+        ) from exc
 
 
 class _NoLock:

@@ -17,6 +17,7 @@ from tests.faults.sweep import sweep
     [
         ("backup", "ENOSPC", "writev"),
         ("restore", "EIO", "openat"),
+        ("delta-restore", "EIO", "flock"),
         ("prune", "KILL", "unlink"),
         ("init", "KILL", "fsync"),
     ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from drctl.errors import StorageError
@@ -24,7 +25,11 @@ def _torn_save(self: LocalStorage, key: str, parts: Sequence[Buffer]) -> None:
             for part in parts:
                 view = memoryview(part).cast("B")
                 for start in range(0, len(view), max(1, len(view) // 4)):
+                    time.sleep(_pause_s)
                     file.write(view[start : start + max(1, len(view) // 4)])
+
+
+_pause_s = 0.0  # so that a kill at a random moment meets it
 
 
 def _no_sync(_descriptor: int) -> None:
@@ -46,7 +51,9 @@ def _deaf_save(self: LocalStorage, key: str, parts: Sequence[Buffer]) -> None:
 def break_it(which: str) -> None:
     """Change drctl in this process."""
     match which:
-        case "torn":
+        case "torn" | "torn-slowly":
+            global _pause_s  # noqa: PLW0603 - this module exists to change a process
+            _pause_s = 0.1 if which == "torn-slowly" else 0.0
             LocalStorage.save = _torn_save  # type: ignore[method-assign]
         case "deaf":
             LocalStorage.save = _deaf_save  # type: ignore[method-assign]

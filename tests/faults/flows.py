@@ -35,7 +35,9 @@ class Flow:
 
 
 def _new_snapshots(scene: Scene) -> list[str]:
-    return [name for name in scene.snapshots() if name not in scene.expected()]
+    """Complete ones: a partial one says itself that something of the source could not be read."""
+    expected = scene.expected()
+    return [name for name, one in scene.snapshots().items() if name not in expected and one.is_complete]
 
 
 def _not_backed_up(scene: Scene) -> list[str]:
