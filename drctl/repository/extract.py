@@ -23,16 +23,9 @@ from drctl.repository.extract_metadata import MetadataRules
 from drctl.repository.extract_plan import Failure, PlanBuilder, RestorePlan, finish_plan
 from drctl.repository.extract_survey import survey
 from drctl.repository.extract_target import Existing, Target
+from drctl.repository.extract_task import EntriesTask, PackTask, ReuseTask, WriteContext, WriteTask, Written
 from drctl.repository.extract_verify import VerifyContext, verify_task, verify_tasks
-from drctl.repository.extract_write import (
-    EntriesTask,
-    PackTask,
-    ReuseTask,
-    WriteContext,
-    WriteTask,
-    Written,
-    write_task,
-)
+from drctl.repository.extract_write import write_task
 from drctl.repository.node_table import KEPT, LINKED
 from drctl.repository.repo import Repository
 from drctl.repository.selection import Selection, Selector

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from drctl.repository.extract_metadata import drop_other_attributes, settle_open
 from drctl.repository.extract_plan import Deletion, Failure
 from drctl.repository.extract_target import create_file, inode_of, reopen_file
-from drctl.repository.extract_write import WriteContext, refuse_fatal
+from drctl.repository.extract_task import WriteContext, refuse_fatal
 from drctl.repository.node_table import FAILED, FOUND, LINKED, SCAFFOLD, STAGED, Planned
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
