@@ -71,7 +71,7 @@ class TreeWorker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._uploads = Uploads(job.repository.save_pack, threads=1)
+        self._uploads = Uploads(job.repository.save_pack)
         self._data = self._packer(BlobType.DATA)
         self._trees = self._packer(BlobType.TREE)
         self._cutter = job.make_cutter()

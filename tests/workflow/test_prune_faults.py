@@ -111,7 +111,8 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     for _ in range(8):
         run = start_pruning(directory)
         try:
-            run.wait(timeout=moments.uniform(0.3, 0.95) * whole_s)
+            # well before the end: the rehearsal may have met a busier machine
+            run.wait(timeout=moments.uniform(0.1, 0.5) * whole_s)
             break
         except subprocess.TimeoutExpired:
             run.kill()
