@@ -44,13 +44,13 @@ def test_what_could_not_be_read_is_listed_exactly_and_ends_with_3(home: Home) ->
     assert done.returncode == 3, done.stderr
     lines = json_lines(done)
     (problem,) = [line for line in lines if line["message_type"] == "problem"]
-    assert (problem["path"], problem["trouble"]) == (gone, "vanished")
+    assert (problem["path"], problem["trouble"]) == (gone, "unreadable")
     (made,) = [line for line in lines if line["message_type"] == "backup"]
     assert (made["problems"], made["files"]) == (1, 2)
     assert lines[-1]["exit_code"] == 3
     text = home.run("backup", "run")
     assert text.returncode == 3
-    assert f"drctl: warning: vanished: {gone}: " in text.stderr
+    assert f"drctl: warning: unreadable: {gone}: " in text.stderr
 
 
 def test_an_unknown_service_or_source_is_a_usage_error(home: Home) -> None:
