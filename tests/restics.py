@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.format.stock_restic import restics
+
 PASSWORD = "judged"
 
 
 def restic_programs() -> list[str]:
-    """Debian's restic, and newer ones: `DRCTL_RESTICS` names them, separated by colons."""
-    named = [path for path in os.environ.get("DRCTL_RESTICS", "").split(":") if path]
-    newer = [str(path) for path in sorted(Path("/opt/peers").glob("restic-*")) if os.access(path, os.X_OK)]
-    installed = shutil.which("restic")
-    return list(dict.fromkeys([*([installed] if installed else []), *named, *newer]))
+    """The one in PATH, and those that `DRCTL_TEST_RESTICS` names."""
+    return restics()
 
 
 class Restic:

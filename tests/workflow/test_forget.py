@@ -24,6 +24,7 @@ from drctl.repository.snapshot import Snapshot
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.forget import ForgetPlan, ForgetReport, apply_forget, plan_forget, policy_tag
 from drctl.workflows.hold import hold
+from tests.format.stock_restic import restics
 from tests.workflow.forget_cases import (
     DAY,
     MONTH,
@@ -80,12 +81,10 @@ def test_planning_changes_nothing(made: tuple[Repository, Snapshot]) -> None:
     assert before == after
 
 
-@pytest.mark.parametrize("restic", ["/usr/bin/restic", "/opt/peers/restic-0.19.1"])
+@pytest.mark.parametrize("restic", restics())
 def test_stock_restic_sees_what_is_left_and_that_all_is_well(
     made: tuple[Repository, Snapshot], restic: str
 ) -> None:
-    if not Path(restic).exists():
-        pytest.skip(f"{restic} is not installed here")
     repository, first = made
     nightly(repository, first, range(1, 34))
     apply(repository, plan(repository))

@@ -19,6 +19,7 @@ from drctl.repository.snapshot import Snapshot
 from drctl.storage.local import LocalOptions, LocalStorage
 from drctl.workflows.forget import plan_forget
 from drctl.workflows.hold import hold, release
+from tests.format.stock_restic import restics
 from tests.workflow.forget_cases import (
     DAY,
     NOW,
@@ -202,12 +203,10 @@ def test_a_hold_can_be_put_while_a_backup_runs(made: tuple[Repository, Snapshot]
         assert hold(repository, name(old), LEGAL, CLOCK).holds == (LEGAL,)
 
 
-@pytest.mark.parametrize("restic", ["/usr/bin/restic", "/opt/peers/restic-0.19.1"])
+@pytest.mark.parametrize("restic", restics())
 def test_stock_restic_reads_a_held_snapshot_and_a_hold_survives_its_own_tagging(
     made: tuple[Repository, Snapshot], restic: str
 ) -> None:
-    if not Path(restic).exists():
-        pytest.skip(f"{restic} is not installed here")
     repository, old = made
     nightly(repository, old, range(1, 3))
     held = hold(repository, name(old), LEGAL, CLOCK)

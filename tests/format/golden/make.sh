@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the golden repositories: make.sh NAME RESTIC VERSION COMPRESSION
-# e.g. make.sh restic-0.19-v2 /opt/peers/restic-0.19.1 2 auto
+# e.g. make.sh restic-0.19-v2 /usr/bin/restic 2 auto
 set -eu
 name=$1 restic=$2 version=$3 compression=$4
 here=$(cd "$(dirname "$0")" && pwd)
