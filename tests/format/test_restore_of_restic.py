@@ -79,10 +79,16 @@ def test_holes_come_back_where_they_are_asked_for(source: Path, tmp_path: Path) 
     repository = _open(restic.repository)
     report = _restore(repository, tmp_path / "sparse", options=RestoreOptions(sparse=True))
     assert report.failures == ()
-    assert differences(source, tmp_path / "sparse" / source.relative_to("/"), sparse=True) == []
+    # restic 0.14 stores a link target that is not UTF-8 with its bytes replaced
+    lost = ("links/not-utf8: ",) if restic.version() < (0, 16) else ()
+    found = differences(source, tmp_path / "sparse" / source.relative_to("/"), sparse=True)
+    assert [line for line in found if not line.startswith(lost)] == []
     over = RestoreOptions(sparse=True, existing=Existing.REPLACE)
     assert _restore(repository, tmp_path / "sparse", options=over).failures == ()
-    assert differences(source, tmp_path / "sparse" / source.relative_to("/"), sparse=True) == []
+    # restic 0.14 stores a link target that is not UTF-8 with its bytes replaced
+    lost = ("links/not-utf8: ",) if restic.version() < (0, 16) else ()
+    found = differences(source, tmp_path / "sparse" / source.relative_to("/"), sparse=True)
+    assert [line for line in found if not line.startswith(lost)] == []
 
 
 def test_the_default_writes_zeros_as_zeros(source: Path, tmp_path: Path) -> None:
